@@ -1,0 +1,80 @@
+using System.CommandLine;
+using Holdfast.Cli;
+using Holdfast.Cli.Bench;
+using Holdfast.Ladder;
+using Holdfast.Ladder.Faults;
+using Holdfast.Ladder.Rungs;
+
+// A rung a command. Every figure that the documentation quotes comes from one of these.
+var json = DeploymentOptions.Json();
+var file = new Option<string?>("--out") { Description = "Writes the report to this file as well.", HelpName = "FILE" };
+var terminal = new Terminal(Console.Out, TextWriter.Null, isInteractive: false);
+
+var root = new RootCommand("The benchmark ladder: each rung against the one below it, in alternated pairs, every store audited. Exit code 0 when every audit passed and the bound was reached.");
+AddRung("memory", "MemoryEngine under GroupCommit against a bare channel's request and answer.", MemoryRung.Bare, callers: 1_024);
+AddRung("memory-commands", "The same against a channel that carries the same commands.", MemoryRung.WithCommands, callers: 1_024);
+AddRung("sqlite", "Group commit against one transaction a command, on SQLite.", SqliteRungs.Batched, callers: 1_024);
+AddRung("sqlite-rows", "Group commit against a bare loop that writes the same rows, on SQLite.", SqliteRungs.Rows, callers: 1_024);
+AddRung("http", "Single POST /v1/deductions against an endpoint that does nothing.", HttpRungs.Deductions, callers: 256);
+AddRung("http-read", "GET /v1/stock/{sku} against an endpoint that does nothing.", HttpRungs.Reads, callers: 256);
+AddRung("http-client", "Holdfast.Client against single requests.", HttpRungs.ThroughClient, callers: 256);
+AddFault(
+    "crash",
+    "Kills the server (kill -9) again and again under load over one SQLite file; every acknowledged operation must be in the ledger once.",
+    [new("--kills", "How often it is killed.", 20), new("--callers", "How many ask at once.", 32), new("--seed", "What moments and commands hang on.", 1)],
+    (values, output, token) => CrashRun.RunAsync(values[0], values[1], values[2], output, token));
+AddFault(
+    "durability",
+    "Counts the server's flushes to disk (strace) against its commits.",
+    [new("--orders", "Orders of each part.", 500)],
+    (values, output, token) => DurabilityRun.RunAsync(values[0], output, token));
+AddFault(
+    "sellout",
+    "More buyers than units, all at once: exactly the units are sold, and nobody is refused while one is left.",
+    [new("--buyers", "How many want one.", 2_000), new("--units", "How many there are.", 500), new("--rounds", "How often, on each engine.", 3)],
+    (values, output, token) => SelloutRun.RunAsync(values[0], values[1], values[2], output, token));
+AddEmptyServer();
+return await root.Parse(args).InvokeAsync().ConfigureAwait(false);
+
+void AddRung(string name, string description, Func<RungOptions, Rung> create, int callers)
+{
+    var pairs = DeploymentOptions.Number("--pairs", "How many alternated pairs are measured.", 5, 1, 100);
+    var seconds = DeploymentOptions.Number("--seconds", "How long each side of a pair is measured, after 2 s of warm-up.", 5, 1, 3_600);
+    var count = DeploymentOptions.Number("--callers", "How many ask at once.", callers, 1, 100_000);
+    var command = new Command(name, description) { pairs, seconds, count, json, file };
+    command.SetAction(async (parsed, cancellationToken) =>
+    {
+        var length = TimeSpan.FromSeconds(parsed.GetRequiredValue(seconds));
+        var options = new RungOptions(new Load(parsed.GetRequiredValue(count), TimeSpan.FromSeconds(2), length), parsed.GetRequiredValue(pairs), terminal);
+        var output = new Output(Console.Out, Console.Error, parsed.GetValue(json), parsed.GetValue(file));
+        return await Pairs.RunAsync(create(options), options.Pairs, output, cancellationToken).ConfigureAwait(false) ? 0 : 1;
+    });
+    root.Subcommands.Add(command);
+}
+
+void AddFault(string name, string description, Setting[] settings, Func<int[], Output, CancellationToken, Task<bool>> run)
+{
+    var numbers = settings.Select(setting => DeploymentOptions.Number(setting.Name, setting.Description, setting.Default, 1, 1_000_000)).ToArray();
+    var command = new Command(name, description) { json, file };
+    foreach (var number in numbers)
+    {
+        command.Options.Add(number);
+    }
+
+    command.SetAction(async (parsed, cancellationToken) =>
+    {
+        var output = new Output(Console.Out, Console.Error, parsed.GetValue(json), parsed.GetValue(file));
+        return await run([.. numbers.Select(parsed.GetRequiredValue)], output, cancellationToken).ConfigureAwait(false) ? 0 : 1;
+    });
+    root.Subcommands.Add(command);
+}
+
+// The other side of the HTTP rungs: this program again, as a process of its own.
+void AddEmptyServer()
+{
+    var address = new Argument<string>("ADDRESS");
+    var command = new Command("serve-empty") { address };
+    command.Hidden = true;
+    command.SetAction((parsed, _) => EmptyServer.RunAsync(new(parsed.GetRequiredValue(address))));
+    root.Subcommands.Add(command);
+}

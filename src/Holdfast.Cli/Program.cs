@@ -1,0 +1,3 @@
+using Holdfast.Cli;
+
+return await CommandLineApp.RunAsync(args, new Terminal(Console.Out, Console.Error, isInteractive: !Console.IsErrorRedirected)).ConfigureAwait(false);

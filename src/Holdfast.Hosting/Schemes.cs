@@ -1,0 +1,134 @@
+namespace Holdfast.Hosting;
+
+/// <summary>
+/// The table of contents: every named scheme, what it is for, and how it is composed of a store and layers. To add a
+/// store or a scheme is to add an entry here. Thread-safe.
+/// </summary>
+public static class SchemeCatalog
+{
+    /// <summary>The scheme that is taken when none is named.</summary>
+    public const string DefaultScheme = "batched";
+
+    /// <summary>What can stand behind a scheme, each with the form of its store text.</summary>
+    public static IReadOnlyList<StoreKind> Stores { get; } =
+    [
+        StoreKinds.Memory,
+        StoreKinds.Sqlite,
+        StoreKinds.PostgreSql,
+    ];
+
+    /// <summary>The schemes, the simplest first. Layers are written outermost first.</summary>
+    public static IReadOnlyList<Scheme> Schemes { get; } =
+    [
+        new("memory",
+            "the whole contract in one process's memory: for tests and rehearsals; gone when the process ends",
+            stores: [StoreKinds.Memory],
+            layers: (engine, _) => engine.UseTelemetry()),
+
+        new("database",
+            "one transaction a command: the plain choice, and the baseline of every comparison",
+            stores: [StoreKinds.Sqlite, StoreKinds.PostgreSql],
+            layers: (engine, _) => engine.UseTelemetry(),
+            transactions: StoreTransactions.Command),
+
+        new("database-version",
+            "one transaction a command, guarded by a version column and retries: kept to show how it does on a hot row",
+            stores: [StoreKinds.PostgreSql],
+            layers: (engine, _) => engine.UseTelemetry(),
+            transactions: StoreTransactions.Version),
+
+        new("batched",
+            "group commit: what waits while one transaction commits goes into the next one together; the default",
+            stores: [StoreKinds.Sqlite, StoreKinds.PostgreSql, StoreKinds.Memory],
+            layers: (engine, options) => engine.UseTelemetry().UseGroupCommit(options.GroupCommit)),
+
+        new("replica",
+            "batched, with a streaming standby that tells the crowd what is sold out; the store names both hosts",
+            stores: [StoreKinds.PostgreSql],
+            layers: (engine, options) => engine.UseTelemetry().UseStandbyPreCheck().UseGroupCommit(options.GroupCommit)),
+    ];
+
+    /// <summary>Says what is wrong with a scheme and a store text, or <see langword="null"/> when they fit together.</summary>
+    /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultScheme"/>.</param>
+    /// <param name="store">The text of a store, such as <c>sqlite:PATH</c>; <see langword="null"/> for the scheme's own default.</param>
+    public static string? Problem(string? scheme, string? store) => TryResolve(scheme, store, out _, out _, out _);
+
+    /// <summary>Opens a scheme over a store: the way in for programs without dependency injection.</summary>
+    /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultScheme"/>.</param>
+    /// <param name="store">The text of a store, such as <c>sqlite:PATH</c>; <see langword="null"/> for the scheme's own default.</param>
+    /// <param name="options">Bounds of the layers; the defaults when <see langword="null"/>. Its scheme and store are not looked at.</param>
+    /// <param name="services">Where stores and layers find a clock and loggers; none by default.</param>
+    /// <param name="readOnly">Opens for readers only, beside a process that writes: for audits. Layers are left out, since they concern writes.</param>
+    /// <param name="cancellationToken">Stops the opening.</param>
+    /// <exception cref="ArgumentException">The scheme or the store is not known, or they don't fit together; the message names what would.</exception>
+    public static async ValueTask<OpenedScheme> OpenAsync(
+        string? scheme, string? store = null, HoldfastOptions? options = null, IServiceProvider? services = null, bool readOnly = false, CancellationToken cancellationToken = default)
+    {
+        if (TryResolve(scheme, store, out var found, out var kind, out var location) is { } problem)
+        {
+            throw new ArgumentException(problem, nameof(scheme));
+        }
+
+        services ??= NoServices.Instance;
+        var opened = await kind!.OpenAsync(new(location!, found!.Transactions, readOnly, services), cancellationToken).ConfigureAwait(false);
+        try
+        {
+            var engine = readOnly ? opened.Engine : found.Compose(opened.Engine, options ?? new()).Build(services);
+            return new(engine, found.Name, kind.Name, opened.Location, opened.Durability);
+        }
+        catch
+        {
+            await opened.Engine.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    private static string? TryResolve(string? schemeName, string? store, out Scheme? scheme, out StoreKind? kind, out string? location)
+    {
+        kind = null;
+        location = null;
+        var name = string.IsNullOrWhiteSpace(schemeName) ? DefaultScheme : schemeName;
+        scheme = Schemes.FirstOrDefault(s => s.Name == name);
+        if (scheme is null)
+        {
+            return $"Scheme '{name}' is not known; the schemes are {string.Join(", ", Schemes.Select(s => s.Name))}.";
+        }
+
+        if (string.IsNullOrWhiteSpace(store))
+        {
+            kind = scheme.Stores[0];
+            location = kind.DefaultLocation;
+            return null;
+        }
+
+        var colon = store.IndexOf(':', StringComparison.Ordinal);
+        var kindName = colon < 0 ? store : store[..colon];
+        kind = Stores.FirstOrDefault(k => k.Name == kindName);
+        if (kind is null)
+        {
+            return $"Store '{Shown(store)}' is not known; the stores are {string.Join(", ", Stores.Select(k => k.Form))}.";
+        }
+
+        location = colon < 0 ? "" : store[(colon + 1)..];
+        if (!scheme.Stores.Contains(kind))
+        {
+            return $"Scheme '{name}' does not run on the store '{kindName}'; it runs on {string.Join(", ", scheme.Stores.Select(k => k.Form))}.";
+        }
+
+        return kind.LocationProblem(location) is { } problem ? $"Store '{Shown(store)}' {problem}; it is written {kind.Form}." : null;
+    }
+
+    /// <summary>A store text as messages may show it: what stands in a connection string may be a password.</summary>
+    private static string Shown(string store)
+    {
+        var colon = store.IndexOf(':', StringComparison.Ordinal);
+        return store.Contains('=', StringComparison.Ordinal) ? $"{store[..(colon + 1)]}…" : store;
+    }
+
+    private sealed class NoServices : IServiceProvider
+    {
+        public static readonly NoServices Instance = new();
+
+        public object? GetService(Type serviceType) => null;
+    }
+}

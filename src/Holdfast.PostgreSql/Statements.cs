@@ -1,0 +1,256 @@
+namespace Holdfast.PostgreSql;
+
+/// <summary>
+/// The SQL of a store, with its schema's name in it: nothing depends on the search path, so the same text runs in an
+/// application's own transaction.
+/// </summary>
+internal sealed class Statements
+{
+    /// <summary>The columns that <see cref="StoredOperation.Read"/> expects, in its order.</summary>
+    public const string OperationColumns = "o.id, o.verb, o.state, o.target, o.lines, o.note, o.created_at, o.expires_at, o.ended_at, o.end_left, o.refunded";
+
+    public const string Begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+    public const string Commit = "COMMIT";
+    public const string RollBack = "ROLLBACK";
+
+    private const string RowColumns = "s.sku, s.available, s.reserved, s.restocked, s.adjusted, s.supplied, s.version, s.changed_at";
+
+    public Statements(string schema)
+    {
+        var s = Schema.Quote(schema);
+
+        // The store's time: the later of its clock and the highest time it has stored. $1 is the highest that this
+        // process knows of, $2 a clock that takes the database's place in tests. The newest ledger entry stands for what
+        // other processes stored; reading it costs one step down an index, where a row that every transaction writes
+        // would make them all queue up.
+        const string clock = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        var time = $"greatest($1::bigint, coalesce($2::bigint, {clock}), (SELECT f.at FROM {s}.flow f ORDER BY f.position DESC LIMIT 1))";
+
+        // The SKUs of the operations named in $2 and of the reservations that are due, beside those of $1: a Confirm
+        // names no SKU, but touches some.
+        var widened =
+            $"""
+            WITH a AS MATERIALIZED (
+                SELECT $1::text[] || ARRAY(
+                    SELECT l.value->>0 FROM {s}.operation o CROSS JOIN LATERAL json_array_elements(o.lines::json) l WHERE o.id = ANY($2::text[])) AS skus)
+            """;
+        var due = "SELECT l.value->>0 FROM {s}.hold h JOIN {s}.operation d ON d.id = h.operation CROSS JOIN LATERAL json_array_elements(d.lines::json) l WHERE h.sku = ANY((SELECT a.skus FROM a)::text[]) AND h.expires_at <= greatest($3::bigint, coalesce($4::bigint, clock))"
+            .Replace("{s}", s, StringComparison.Ordinal).Replace("clock))", clock + "))", StringComparison.Ordinal);
+
+        ReadRows = $"SELECT {RowColumns} FROM {s}.stock s WHERE s.sku = ANY($1)";
+
+        // Ascending by SKU, as everywhere: two transactions never wait for each other in a circle.
+        LockRows = $"{ReadRows} ORDER BY s.sku FOR NO KEY UPDATE";
+        ReadRowsWidened = $"{widened} SELECT {RowColumns} FROM {s}.stock s WHERE s.sku = ANY(((SELECT a.skus FROM a) || ARRAY({due}))::text[])";
+        LockRowsWidened = $"{ReadRowsWidened} ORDER BY s.sku FOR NO KEY UPDATE";
+
+        PlaceBookmark = $"SELECT pg_advisory_xact_lock_shared({Bookmarks.Class(schema)}, {Bookmarks.Place("last_value")}) FROM {s}.flow_block";
+        TakeBlock = $"SELECT nextval('{s}.flow_block'::regclass)";
+        LastBlock = $"SELECT last_value FROM {s}.flow_block";
+        FindBookmarks = $"SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid = {unchecked((uint)Bookmarks.Class(schema))} AND objsubid = 2";
+
+        Now = $"SELECT {time}";
+
+        // The time, and the reservations of the SKUs that are due at it: one row at least.
+        TimeAndDue =
+            $"""
+            WITH t AS MATERIALIZED (SELECT {time} AS now)
+            SELECT t.now, {OperationColumns}
+            FROM t LEFT JOIN LATERAL (
+                SELECT d.* FROM {s}.hold h JOIN {s}.operation d ON d.id = h.operation WHERE h.sku = ANY($3) AND h.expires_at <= t.now
+            ) o ON true
+            """;
+        TimeAndDueWidened =
+            $"""
+            WITH t AS MATERIALIZED (SELECT {time} AS now),
+            a AS MATERIALIZED (
+                SELECT $3::text[] || ARRAY(
+                    SELECT l.value->>0 FROM {s}.operation o CROSS JOIN LATERAL json_array_elements(o.lines::json) l WHERE o.id = ANY($4::text[])) AS skus)
+            SELECT t.now, {OperationColumns}
+            FROM t LEFT JOIN LATERAL (
+                SELECT d.* FROM {s}.hold h JOIN {s}.operation d ON d.id = h.operation WHERE h.sku = ANY((SELECT a.skus FROM a)::text[]) AND h.expires_at <= t.now
+            ) o ON true
+            """;
+        FindOperations = $"SELECT {OperationColumns} FROM {s}.operation o WHERE o.id = ANY($1)";
+
+        InsertRows =
+            $"""
+            INSERT INTO {s}.stock(sku, available, reserved, restocked, adjusted, supplied, version, changed_at)
+            SELECT u.*, $8 FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) u
+            """;
+        UpdateRows =
+            $"""
+            UPDATE {s}.stock s SET available = u.available, reserved = u.reserved, restocked = u.restocked, adjusted = u.adjusted, supplied = u.supplied, version = u.version, changed_at = $8
+            FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) u(sku, available, reserved, restocked, adjusted, supplied, version)
+            WHERE s.sku = u.sku
+            """;
+        UpdateRowOfVersion =
+            $"UPDATE {s}.stock SET available = $2, reserved = $3, restocked = $4, adjusted = $5, supplied = $6, version = $7, changed_at = $8 WHERE sku = $1 AND version = $9";
+        InsertPlainOperations =
+            $"""
+            INSERT INTO {s}.operation(id, verb, lines, state, created_at)
+            SELECT u.*, 1, $4 FROM unnest($1::text[], $2::smallint[], $3::text[]) u
+            """;
+        InsertOperations =
+            $"""
+            INSERT INTO {s}.operation(id, verb, lines, state, expires_at, ended_at, target, note, end_left, refunded, created_at)
+            SELECT u.*, $11 FROM unnest($1::text[], $2::smallint[], $3::text[], $4::smallint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[]) u
+            """;
+        UpdateOperations =
+            $"""
+            UPDATE {s}.operation o SET state = u.state, ended_at = u.ended_at, end_left = u.end_left, refunded = u.refunded
+            FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::text[]) u(id, state, ended_at, end_left, refunded)
+            WHERE o.id = u.id
+            """;
+        UpdateOperationAsRead =
+            $"UPDATE {s}.operation SET state = $2, ended_at = $3, end_left = $4, refunded = $5 WHERE id = $1 AND state = $6 AND refunded IS NOT DISTINCT FROM $7";
+        InsertHolds = $"INSERT INTO {s}.hold(sku, expires_at, operation, quantity) SELECT u.* FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[]) u";
+        DeleteHolds =
+            $"""
+            DELETE FROM {s}.hold h USING unnest($1::text[], $2::bigint[], $3::text[]) u(sku, expires_at, operation)
+            WHERE h.sku = u.sku AND h.expires_at = u.expires_at AND h.operation = u.operation
+            """;
+        InsertFlow =
+            $"""
+            INSERT INTO {s}.flow(position, sku, version, operation, kind, available_change, reserved_change, available, reserved, at)
+            SELECT u.*, $10 FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::smallint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[]) u
+            """;
+
+        // The article's conditional update. Rows with holds are left to the rules, which release those that are due.
+        TakeIfThere =
+            $"""
+            UPDATE {s}.stock SET available = available - $4, reserved = reserved + $5, version = version + 1, changed_at = greatest(changed_at, {time})
+            WHERE sku = $3 AND available >= $4 AND reserved = 0
+            RETURNING available, version, changed_at
+            """;
+
+        var level =
+            $"""
+            s.sku, s.available, s.reserved, s.restocked, s.adjusted, s.version,
+            CASE WHEN s.reserved > 0 THEN (SELECT sum(h.quantity)::bigint FROM {s}.hold h WHERE h.sku = s.sku AND h.expires_at <= greatest(t.now, s.changed_at)) END
+            FROM t, {s}.stock s
+            """;
+        Levels = $"WITH t AS MATERIALIZED (SELECT {time} AS now) SELECT {level} WHERE s.sku = ANY($3)";
+        ListLevels = $"WITH t AS MATERIALIZED (SELECT {time} AS now) SELECT {level} WHERE s.sku >= $3 AND s.sku > $4 ORDER BY s.sku LIMIT $5";
+        FindOperation = $"SELECT {time}, {OperationColumns} FROM {s}.operation o WHERE o.id = $3";
+
+        const string page = "AND o.id > $2 AND ($3::bigint IS NULL OR o.created_at < $3) ORDER BY o.id LIMIT $4";
+        var select = $"SELECT {OperationColumns} FROM {s}.operation o WHERE";
+        ListAll = $"{select} $1::bigint > 0 {page}";
+        ListByTarget = $"{select} $1::bigint > 0 AND o.target = $5 {page}";
+        ListByState = $"{select} $1::bigint > 0 AND o.state = $5 AND o.state <> 1 {page}";
+        ListApplied = $"{select} $1::bigint > 0 AND o.state = 1 {page}";
+        ListLive = $"{select} o.state = 2 AND o.state <> 1 AND o.expires_at > $1 {page}";
+        ListExpired =
+            $"""
+            SELECT * FROM (
+                ({select} $1::bigint > 0 AND o.state = 6 AND o.state <> 1 {page})
+                UNION ALL
+                ({select} o.state = 2 AND o.state <> 1 AND o.expires_at <= $1 {page})
+            ) o ORDER BY o.id LIMIT $4
+            """;
+        ListDue =
+            $"{select} o.state = 2 AND o.expires_at <= $1 AND (o.expires_at, o.id) > ($5, $2) AND ($3::bigint IS NULL OR o.created_at < $3) ORDER BY o.expires_at, o.id LIMIT $4";
+
+        const string flow = "f.position, f.sku, f.version, f.operation, f.kind, f.available_change, f.reserved_change, f.available, f.reserved, f.at";
+        VersionOf = $"SELECT s.version FROM {s}.stock s WHERE s.sku = $1";
+        SkuFlow = $"SELECT {flow} FROM {s}.flow f WHERE f.sku = $4 AND f.version > $1 AND f.version <= $2 ORDER BY f.version LIMIT $3";
+        WholeFlow = $"SELECT {flow} FROM {s}.flow f WHERE f.position > $1 AND f.position <= $2 ORDER BY f.position LIMIT $3";
+        Beat =
+            $"""
+            INSERT INTO {s}.heartbeat AS h(node, number, at) VALUES ($1, $2, {clock})
+            ON CONFLICT (node) DO UPDATE SET number = excluded.number, at = excluded.at
+            """;
+        ForgetBeats = $"DELETE FROM {s}.heartbeat WHERE node = $1 OR at < {clock} - 86400000";
+        ReadBeat = $"SELECT number FROM {s}.heartbeat WHERE node = $1";
+        Check =
+            $"""
+            SELECT s.sku, s.available, s.reserved > 0 AND EXISTS (
+                SELECT FROM {s}.hold h WHERE h.sku = s.sku AND h.expires_at <= coalesce($2::bigint, {clock}) + $3::bigint)
+            FROM {s}.stock s WHERE s.sku = ANY($1)
+            """;
+        KnownIds = $"SELECT o.id FROM {s}.operation o WHERE o.id = ANY($1)";
+    }
+
+    public string ReadRows { get; }
+
+    public string LockRows { get; }
+
+    public string ReadRowsWidened { get; }
+
+    public string LockRowsWidened { get; }
+
+    public string PlaceBookmark { get; }
+
+    public string TakeBlock { get; }
+
+    public string LastBlock { get; }
+
+    public string FindBookmarks { get; }
+
+    public string Now { get; }
+
+    public string TimeAndDue { get; }
+
+    public string TimeAndDueWidened { get; }
+
+    public string FindOperations { get; }
+
+    public string InsertRows { get; }
+
+    public string UpdateRows { get; }
+
+    public string UpdateRowOfVersion { get; }
+
+    public string InsertPlainOperations { get; }
+
+    public string InsertOperations { get; }
+
+    public string UpdateOperations { get; }
+
+    public string UpdateOperationAsRead { get; }
+
+    public string InsertHolds { get; }
+
+    public string DeleteHolds { get; }
+
+    public string InsertFlow { get; }
+
+    public string TakeIfThere { get; }
+
+    public string Levels { get; }
+
+    public string ListLevels { get; }
+
+    public string FindOperation { get; }
+
+    public string ListAll { get; }
+
+    public string ListByTarget { get; }
+
+    public string ListByState { get; }
+
+    public string ListApplied { get; }
+
+    public string ListLive { get; }
+
+    public string ListExpired { get; }
+
+    public string ListDue { get; }
+
+    public string VersionOf { get; }
+
+    public string SkuFlow { get; }
+
+    public string WholeFlow { get; }
+
+    public string Beat { get; }
+
+    public string ForgetBeats { get; }
+
+    public string ReadBeat { get; }
+
+    public string Check { get; }
+
+    public string KnownIds { get; }
+}

@@ -1,0 +1,3 @@
+using Holdfast.Server;
+
+return await HoldfastServer.RunAsync(args, Console.Out, Console.Error);

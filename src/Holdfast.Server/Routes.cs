@@ -1,0 +1,220 @@
+using Holdfast.Hosting;
+using Holdfast.Server.Endpoints;
+using Holdfast.Server.Http;
+using Holdfast.Server.OpenApi;
+using Holdfast.Server.Security;
+using Microsoft.Extensions.Diagnostics.HealthChecks;
+using static Holdfast.StockStatus;
+
+namespace Holdfast.Server;
+
+/// <summary>The table of all endpoints: where they are, who may call them, what they take and answer.</summary>
+internal static class Routes
+{
+    private const string Selling = "Selling";
+    private const string Stocking = "Stocking";
+    private const string Reading = "Reading";
+    private const string Operating = "Operating";
+
+    private static readonly EndpointDoc.Parameter s_sku = new("sku", InPath: true, ApiSchemas.Key, "The SKU, percent-encoded (a slash is %2F). A SKU of dots alone can't stand in a path: use the query.");
+    private static readonly EndpointDoc.Parameter s_id = new("id", InPath: true, ApiSchemas.Key, "The operation's id, percent-encoded (a slash is %2F).");
+    private static readonly EndpointDoc.Parameter s_after = new("after", InPath: false, ApiSchemas.Cursor, "Goes on after the page whose `next` this is.");
+    private static readonly EndpointDoc.Parameter s_limit = new("limit", InPath: false, ApiSchemas.Limit, "Most items of the page.");
+    private static readonly (int, string) s_invalid = (StatusCodes.Status400BadRequest, "Invalid: the input breaks the contract; `field` says where. Nothing was applied.");
+
+    private static readonly (int, string) s_unavailable = (StatusCodes.Status503ServiceUnavailable, "StoreUnavailable: the store could not be read; ask again.");
+
+    public static void Map(WebApplication app, HoldfastServerOptions options)
+    {
+        var services = app.Services;
+        var engine = services.GetRequiredService<IStockEngine>();
+        var bounds = new TimeBounds(options.Http.RequestTimeout);
+        var commands = new CommandEndpoints(engine, bounds);
+        var reads = new ReadEndpoints(engine, services.GetRequiredService<OpenedSchemeAccessor>(), bounds);
+        var batch = new BatchEndpoint(engine, options.Http, app.Lifetime, services.GetRequiredService<ILogger<BatchEndpoint>>());
+        var health = new HealthEndpoints(services.GetRequiredService<HealthCheckService>(), services.GetService<TimeProvider>() ?? TimeProvider.System);
+        var keys = new ApiKeys(options.ApiKeys);
+
+        Body(StockVerb.Deduct, "/v1/deductions", commands.FromBody(StockVerb.Deduct, "orderId"),
+            new("deduct", Selling, "Sells: takes units of every line, all or none.")
+            {
+                Answer = ApiSchemas.Result,
+                AnswerDescription = "Done, or Replayed: the same order was deducted before. `left` says what is left of each SKU.",
+                RequestExample = """{"orderId":"order-1","lines":[{"sku":"85123A","quantity":6}]}""",
+                Outcomes = [KeyConflict, Cancelled, UnknownSku, Insufficient],
+            });
+        Body(StockVerb.Reserve, "/v1/reservations", commands.FromBody(StockVerb.Reserve, "orderId"),
+            new("reserve", Selling, "Holds units of every line for a time, all or none.")
+            {
+                Answer = ApiSchemas.Result,
+                AnswerDescription = "Done or Replayed.",
+                RequestExample = """{"orderId":"order-2","ttlSeconds":900,"lines":[{"sku":"85123A","quantity":1}]}""",
+                Outcomes = [KeyConflict, Cancelled, Expired, UnknownSku, Insufficient],
+            });
+        Transition("/v1/reservations/{id}/confirm", commands.FromPath(StockCommand.Confirm),
+            new("confirm", Selling, "Turns a live reservation into a sale.")
+            {
+                Answer = ApiSchemas.Result,
+                AnswerDescription = "Done, or Replayed: it was confirmed before.",
+                Outcomes = [Expired, UnknownTarget, InvalidTargetState],
+            });
+        Transition("/v1/operations/{id}/cancel", commands.FromPath(StockCommand.Cancel),
+            new("cancel", Selling, "Undoes an order or a reservation as if it had never happened.")
+            {
+                Description = "Safe in any order: an id that was not seen yet is closed for good, so that a late command with it is refused.",
+                Answer = ApiSchemas.Result,
+                AnswerDescription = "Done; or Replayed: it was cancelled before, or has expired.",
+                Outcomes = [InvalidTargetState],
+            });
+        Transition("/v1/operations/{id}/abandon", commands.FromPath(StockCommand.Abandon),
+            new("abandon", Selling, "Closes an id that was never applied; changes nothing about one that was.")
+            {
+                Answer = ApiSchemas.Result,
+                AnswerDescription = "Done: the id is closed. Replayed: it was applied or closed before, and `original` says how it stands.",
+            });
+        Body(StockVerb.Refund, "/v1/refunds", commands.FromBody(StockVerb.Refund, "refundId", "orderId"),
+            new("refund", Selling, "Gives units of an order back, never more than it took.")
+            {
+                Answer = ApiSchemas.Result,
+                AnswerDescription = "Done or Replayed.",
+                RequestExample = """{"refundId":"refund-1","orderId":"order-1","lines":[{"sku":"85123A","quantity":2}]}""",
+                Outcomes = [KeyConflict, Cancelled, UnknownTarget, InvalidTargetState, UnknownSku, ExceedsDeducted],
+            });
+        Body(StockVerb.Restock, "/v1/restocks", commands.FromBody(StockVerb.Restock, "restockId"),
+            new("restock", Stocking, "Adds units, and makes the SKU known (0 is allowed for that).")
+            {
+                Role = Roles.Stock,
+                Answer = ApiSchemas.Result,
+                AnswerDescription = "Done or Replayed.",
+                RequestExample = """{"restockId":"delivery-1","lines":[{"sku":"85123A","quantity":100}]}""",
+                Outcomes = [KeyConflict, Cancelled, ExceedsLimit],
+            });
+        Body(StockVerb.Adjust, "/v1/adjustments", commands.FromBody(StockVerb.Adjust, "adjustmentId"),
+            new("adjust", Stocking, "Corrects the count up or down, never below zero, all lines or none.")
+            {
+                Role = Roles.Stock,
+                Answer = ApiSchemas.Result,
+                AnswerDescription = "Done or Replayed.",
+                RequestExample = """{"adjustmentId":"count-1","lines":[{"sku":"85123A","quantity":-2}],"note":"broken in the store room"}""",
+                Outcomes = [KeyConflict, Cancelled, UnknownSku, ExceedsLimit, Insufficient],
+            });
+        app.MapPost("/v1/batch", Guard.WithRoles(keys, batch.ExecuteAsync)).WithMetadata(
+            new EndpointDoc("batch", Selling, "Many commands: one a line in, one answer a line out, in order, streamed.")
+            {
+                Description = "Newline-delimited JSON. The n-th line of the answer belongs to the n-th line of the request; a line that is no valid command, "
+                    + "or that the key's roles do not allow, is answered in its place and its neighbours go on. Answers are sent while lines still arrive: "
+                    + "read them at once, or keep a request below some 10,000 lines.",
+                Request = ApiSchemas.BatchLine,
+                RequestType = "application/x-ndjson",
+                RequestExample = """
+                    {"verb":"deduct","id":"order-1","lines":[{"sku":"85123A","quantity":6}]}
+                    {"verb":"cancel","target":"order-0"}
+
+                    """,
+                Answer = ApiSchemas.BatchAnswer,
+                AnswerType = "application/x-ndjson",
+                AnswerDescription = "One answer a line.",
+                Problems = [(StatusCodes.Status415UnsupportedMediaType, "Invalid: the content type is not application/x-ndjson.")],
+                Outcomes = [Busy],
+            });
+
+        Get("/v1/stock", reads.StockAsync, new("listStock", Reading, "The stock of the SKUs named, or a page of all with a prefix.")
+        {
+            Description = "With sku: those, in the order asked, version 0 where a SKU was never stocked. Otherwise known SKUs in the order of their UTF-8 bytes.",
+            Parameters =
+            [
+                new("sku", InPath: false, ApiSchemas.Key, "A SKU; up to 1,000 times.", Repeats: true),
+                new("prefix", InPath: false, ApiSchemas.Text, "Only SKUs that begin with it."),
+                s_after with { Schema = ApiSchemas.Key },
+                s_limit,
+            ],
+            Answer = ApiSchemas.LevelPage,
+            AnswerDescription = "A page.",
+        });
+        Get("/v1/stock/{sku}", reads.StockOfOneAsync, new("getStock", Reading, "The stock of one SKU.")
+        {
+            Parameters = [s_sku],
+            Answer = ApiSchemas.Level,
+            AnswerDescription = "The stock level.",
+            Outcomes = [UnknownSku],
+        });
+        Get("/v1/stock/{sku}/flow", reads.FlowOfOneAsync, new("getFlow", Reading, "The ledger of one SKU, in order of version.")
+        {
+            Parameters = [s_sku, s_after, s_limit],
+            Answer = ApiSchemas.FlowPage,
+            AnswerDescription = "A page.",
+            Outcomes = [UnknownSku],
+        });
+        Get("/v1/flow", reads.FlowAsync, new("listFlow", Reading, "The ledger of the whole store, in an order that agrees with every SKU's versions.")
+        {
+            Parameters = [new("sku", InPath: false, ApiSchemas.Key, "Only this SKU; no entries when it was never stocked."), s_after, s_limit],
+            Answer = ApiSchemas.FlowPage,
+            AnswerDescription = "A page.",
+        });
+        Get("/v1/operations", reads.OperationsAsync, new("listOperations", Reading, "Operations, in the store's own stable order.")
+        {
+            Parameters =
+            [
+                new("id", InPath: false, ApiSchemas.Key, "Only the operation with this id; no items when there is none."),
+                new("state", InPath: false, ApiSchemas.State, "Only those in this state."),
+                new("due", InPath: false, ApiSchemas.Flag, "Only reservations whose time has passed and whose units the ledger has not released yet."),
+                new("createdBefore", InPath: false, ApiSchemas.Time, "Only those created before this instant."),
+                new("target", InPath: false, ApiSchemas.Key, "Only those that speak of this one (the refunds of an order)."),
+                s_after,
+                s_limit,
+            ],
+            Answer = ApiSchemas.OperationPage,
+            AnswerDescription = "A page.",
+        });
+        Get("/v1/operations/{id}", reads.OperationAsync, new("getOperation", Reading, "One operation: how it stands, and what was refunded of it.")
+        {
+            Parameters = [s_id],
+            Answer = ApiSchemas.Operation,
+            AnswerDescription = "The operation.",
+            Problems = [(StatusCodes.Status404NotFound, "UnknownOperation: nothing was applied under this id. That is no verdict: it may still arrive; only cancel or abandon closes it.")],
+        });
+        app.MapGet("/v1/info", Guard.With(keys, Roles.None, reads.InfoAsync)).WithMetadata(
+            new EndpointDoc("info", Operating, "What runs here: scheme, store, guarantees.") { Answer = ApiSchemas.Info, AnswerDescription = "About this server." });
+        app.MapGet("/health/live", HealthEndpoints.LiveAsync).WithMetadata(
+            new EndpointDoc("live", Operating, "Whether the process answers.") { Role = null, Answer = ApiSchemas.Health, AnswerDescription = "It does." });
+        app.MapGet("/health/ready", health.ReadyAsync).WithMetadata(
+            new EndpointDoc("ready", Operating, "Whether the store answers; asked at most once a second.")
+            {
+                Role = null,
+                Answer = ApiSchemas.Health,
+                AnswerDescription = "It does. With status 503 the same body says why not.",
+            });
+        app.MapOpenApi("/openapi/{documentName}.json");
+
+        void Body(StockVerb verb, string path, RequestDelegate handler, EndpointDoc doc)
+        {
+            doc = WithCommandAnswers(doc) with { Request = ApiSchemas.Body(verb) };
+            app.MapPost(path, Guard.With(keys, doc.Role!.Value, handler)).WithMetadata(doc with
+            {
+                Problems =
+                [
+                    s_invalid,
+                    (StatusCodes.Status413PayloadTooLarge, $"Invalid: the body is larger than {options.Http.MaxBodyBytes} bytes."),
+                    (StatusCodes.Status415UnsupportedMediaType, "Invalid: the content type is not application/json."),
+                ],
+            });
+        }
+
+        void Transition(string path, RequestDelegate handler, EndpointDoc doc)
+        {
+            doc = WithCommandAnswers(doc);
+            app.MapPost(path, Guard.With(keys, doc.Role!.Value, handler)).WithMetadata(doc with { Parameters = [s_id], Problems = [s_invalid] });
+        }
+
+        void Get(string path, RequestDelegate handler, EndpointDoc doc) =>
+            app.MapGet(path, Guard.With(keys, Roles.Read, handler))
+                .WithMetadata(doc with { Role = Roles.Read, Problems = [.. doc.Problems, s_invalid, s_unavailable], Outcomes = [.. doc.Outcomes, Busy] });
+
+        static EndpointDoc WithCommandAnswers(EndpointDoc doc) => doc with
+        {
+            Role = doc.Role == Roles.None ? Roles.Sell : doc.Role,
+            MayBePending = true,
+            Outcomes = [.. doc.Outcomes, Busy, InDoubt],
+        };
+    }
+}

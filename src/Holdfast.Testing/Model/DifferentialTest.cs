@@ -1,0 +1,169 @@
+using System.Globalization;
+using System.Text;
+
+namespace Holdfast.Testing;
+
+/// <summary>What a differential test sends.</summary>
+public sealed record DifferentialOptions
+{
+    /// <summary>How many commands.</summary>
+    public int Commands { get; init; } = 3_000;
+
+    /// <summary>Most commands of one batch.</summary>
+    public int MaxBatch { get; init; } = 24;
+
+    /// <summary>After how many batches everything that can be read is compared, besides the end.</summary>
+    public int BatchesBetweenReads { get; init; } = 25;
+}
+
+/// <summary>What a differential test has seen.</summary>
+/// <param name="Seed">The seed.</param>
+/// <param name="Commands">Commands answered alike by engine and model.</param>
+/// <param name="Outcomes">How often each outcome was answered.</param>
+public sealed record DifferentialReport(int Seed, int Commands, IReadOnlyDictionary<StockStatus, int> Outcomes);
+
+/// <summary>
+/// An engine and the <see cref="ReferenceModel"/> are sent the same random commands: all verbs, few SKUs and ids, so
+/// that they collide, repetitions, conflicts, batches of random sizes, and time that passes to the very instant of an
+/// expiry, or jumps back. Every answer, level, operation and ledger must agree.
+/// </summary>
+public static class DifferentialTest
+{
+    private const int MostRepetitions = 400;
+    private const int ShownSteps = 40;
+
+    /// <summary>Runs one seed.</summary>
+    /// <param name="open">Opens an empty store that follows the given clock.</param>
+    /// <param name="seed">Same seed, same commands.</param>
+    /// <param name="options">What to send.</param>
+    /// <param name="cancellationToken">Ends it early.</param>
+    /// <exception cref="ConformanceException">Engine and model differ; the message has the seed and the fewest of its steps that were found to show it.</exception>
+    public static async Task<DifferentialReport> RunAsync(Func<ManualTimeProvider, ValueTask<IStockEngine>> open, int seed, DifferentialOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(open);
+        options ??= new();
+        var steps = new CommandGenerator(seed, options).Steps();
+        var outcomes = new SortedDictionary<StockStatus, int>();
+        var failure = await PlayAsync(open, steps, options, outcomes, cancellationToken).ConfigureAwait(false);
+        if (failure is null)
+        {
+            return new(seed, outcomes.Values.Sum(), outcomes);
+        }
+
+        var (few, last) = await ShrinkAsync(open, [.. steps.Take(failure.Step + 1)], failure, options, cancellationToken).ConfigureAwait(false);
+        var text = new StringBuilder();
+        text.AppendLine(CultureInfo.InvariantCulture, $"Seed {seed}: after {failure.Step + 1} steps engine and model differ: {failure.Message}");
+        text.AppendLine(CultureInfo.InvariantCulture, $"{few.Count} steps are enough to show it ({last.Message}); {(few.Count > ShownSteps ? $"the last {ShownSteps}" : "they")} are:");
+        foreach (var step in few.Skip(Math.Max(0, few.Count - ShownSteps)))
+        {
+            text.AppendLine(CultureInfo.InvariantCulture, $"  {step}");
+        }
+
+        throw new ConformanceException(text.ToString());
+    }
+
+    /// <summary>Plays steps on a new store and a new model.</summary>
+    /// <returns>The first difference, or <see langword="null"/>.</returns>
+    private static async Task<Failure?> PlayAsync(
+        Func<ManualTimeProvider, ValueTask<IStockEngine>> open,
+        List<Step> steps,
+        DifferentialOptions options,
+        SortedDictionary<StockStatus, int>? outcomes,
+        CancellationToken cancellationToken)
+    {
+        var clock = new ManualTimeProvider();
+        var engine = await open(clock).ConfigureAwait(false);
+        await using (engine.ConfigureAwait(false))
+        {
+            var comparison = new ModelComparison(engine, new(), clock, cancellationToken);
+            for (var i = 0; i < steps.Count; i++)
+            {
+                var difference = await comparison.PlayAsync(steps[i], outcomes).ConfigureAwait(false);
+                if (difference is null && (i == steps.Count - 1 || i % options.BatchesBetweenReads == options.BatchesBetweenReads - 1))
+                {
+                    difference = await comparison.CompareReadsAsync().ConfigureAwait(false);
+                }
+
+                if (difference is null && i == steps.Count - 1)
+                {
+                    var audit = await LedgerAudit.RunAsync(engine, cancellationToken: cancellationToken).ConfigureAwait(false);
+                    difference = audit.Passed ? null : audit.ToString();
+                }
+
+                if (difference is not null)
+                {
+                    return new(i, difference);
+                }
+            }
+
+            return null;
+        }
+    }
+
+    /// <summary>Finds fewer steps that still show a difference: first the shortest tail, then without each step by itself.</summary>
+    private static async Task<(List<Step> Steps, Failure Failure)> ShrinkAsync(
+        Func<ManualTimeProvider, ValueTask<IStockEngine>> open,
+        List<Step> steps,
+        Failure failure,
+        DifferentialOptions options,
+        CancellationToken cancellationToken)
+    {
+        var everyStep = options with { BatchesBetweenReads = 1 };
+        for (var length = 1; length < steps.Count; length *= 2)
+        {
+            var tail = steps.GetRange(steps.Count - length, length);
+            if (await PlayAsync(open, tail, everyStep, null, cancellationToken).ConfigureAwait(false) is { } sooner)
+            {
+                (steps, failure) = (tail.GetRange(0, sooner.Step + 1), sooner);
+                break;
+            }
+        }
+
+        steps = [.. steps.SelectMany(step => step.Split())];
+        var repetitions = 0;
+        for (var (piece, isSmaller) = (Math.Max(1, steps.Count / 2), true); piece >= 1 && (isSmaller || piece > 1); piece = Math.Max(1, piece / 2))
+        {
+            isSmaller = false;
+            for (var at = steps.Count - piece; at >= 0 && repetitions < MostRepetitions; at -= piece, repetitions++)
+            {
+                List<Step> fewer = [.. steps.Take(at), .. steps.Skip(at + piece)];
+                if (fewer.Count > 0 && await PlayAsync(open, fewer, everyStep, null, cancellationToken).ConfigureAwait(false) is { } still)
+                {
+                    (steps, failure, isSmaller) = (fewer.GetRange(0, still.Step + 1), still, true);
+                    at = Math.Min(at, steps.Count);
+                }
+            }
+        }
+
+        return (steps, failure);
+    }
+
+    private sealed record Failure(int Step, string Message);
+}
+
+/// <summary>One step of a differential test: time passes, or a batch is sent.</summary>
+internal sealed record Step
+{
+    /// <summary>How far the clock moves before the batch; below zero it jumps back.</summary>
+    public TimeSpan Wait { get; init; }
+
+    /// <summary>Moves the clock to the next expiry instead, and this far from it.</summary>
+    public TimeSpan? ToNextExpiry { get; init; }
+
+    public IReadOnlyList<StockCommand> Commands { get; init; } = [];
+
+    /// <summary>The same as steps of one command each.</summary>
+    public IEnumerable<Step> Split() => Commands.Count <= 1
+        ? [this]
+        : [this with { Commands = [Commands[0]] }, .. Commands.Skip(1).Select(command => new Step { Commands = [command] })];
+
+    public override string ToString()
+    {
+        var time = ToNextExpiry is { } gap ? $"wait for the next expiry and {gap.TotalMilliseconds:F0} ms; " : Wait == TimeSpan.Zero ? "" : $"wait {Wait.TotalMilliseconds:F0} ms; ";
+        return time + string.Join("; ", Commands.Select(Text));
+    }
+
+    private static string Text(StockCommand command) =>
+        $"{command.Verb} {command.Id}{(command.Verb == StockVerb.Refund ? $" of {command.Target}" : "")}{(command.Verb == StockVerb.Reserve ? $" for {command.TimeToLive.TotalSeconds} s" : "")}"
+        + (command.Lines.IsEmpty ? "" : $": {string.Join(", ", command.Lines.Select(line => $"{line.Sku} {line.Quantity}"))}");
+}

@@ -1,0 +1,33 @@
+namespace Holdfast.Rules;
+
+/// <summary>
+/// The state that a decision sees and changes. A store implements it over its memory, or over the rows that it loaded
+/// and locked for a batch, and writes what was changed when the batch is decided. Objects that it hands out are the
+/// same for the whole batch, so that each command sees the effects of those before it.
+/// </summary>
+public interface IStockState
+{
+    /// <summary>The row of a SKU, or <see langword="null"/> when it was never stocked.</summary>
+    StockRow? FindRow(string sku);
+
+    /// <summary>Makes the row of a SKU that <see cref="FindRow"/> did not find.</summary>
+    StockRow AddRow(string sku);
+
+    /// <summary>The operation with this id, or <see langword="null"/>.</summary>
+    Operation? FindOperation(string id);
+
+    /// <summary>Remembers a new operation.</summary>
+    void AddOperation(Operation operation);
+
+    /// <summary>
+    /// Notes that an operation that was there before has changed: its state, its end, or what was refunded. Called after
+    /// the change and after the flow entries that belong to it.
+    /// </summary>
+    void OperationChanged(Operation operation);
+
+    /// <summary>Any reservation that holds units of this row and is due at <paramref name="now"/> (<see cref="Operation.IsDue"/>), or <see langword="null"/>.</summary>
+    Operation? FindDue(StockRow row, long now);
+
+    /// <summary>Writes a ledger entry; the row has changed accordingly.</summary>
+    void AddFlow(StockRow row, in FlowEntry entry);
+}

@@ -1,0 +1,154 @@
+using Holdfast.Testing;
+using Holdfast.Tests.Client;
+using Holdfast.Tests.PostgreSql;
+
+namespace Holdfast.Tests.Conformance;
+
+/// <summary>
+/// Every scheme that the conformance cases, the differential test and the storms run over. To have a new scheme tested,
+/// add a line to <see cref="Every"/>: a name, and how to open an empty store of it.
+/// </summary>
+public static class Schemes
+{
+    /// <summary>Every scheme there is.</summary>
+    public static IReadOnlyList<Scheme> Every { get; } =
+    [
+        new("memory", start => new MemoryEngine(start.Clock)),
+        new("memory-batched", start => new GroupCommit(new MemoryEngine(start.Clock))),
+
+        // What the disk has got in the end is tested elsewhere, by killing; here a flush a command would only take time.
+        new("database", start => Sqlite(start, SqliteTransactionScope.Command, SqliteSynchronous.Normal)),
+        new("batched", start => new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full))),
+        new("http-memory", start => RunningServer.OpenClientAsync(start, new MemoryEngine(start.Clock))),
+        new("http-batched", start => RunningServer.OpenClientAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
+
+        new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
+
+        new("postgres-database", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Command)) { IsSlow = true },
+        new("postgres-database-version", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Version)) { IsSlow = true },
+        new("postgres-replica", SharedPostgreSql.OpenReplicaAsync) { IsSlow = true },
+    ];
+
+    /// <summary>
+    /// The schemes of this run. A transaction a command on a real server takes minutes over every case, so the slow ones
+    /// run with HOLDFAST_SLOW_SCHEMES=1 only; their own tests run always.
+    /// </summary>
+    public static IReadOnlyList<Scheme> All { get; } =
+        [.. Every.Where(scheme => !scheme.IsSlow || Environment.GetEnvironmentVariable("HOLDFAST_SLOW_SCHEMES") == "1")];
+
+    /// <summary>Each scheme's name, for theories.</summary>
+    public static TheoryData<string> Names => [.. All.Select(scheme => scheme.Name)];
+
+    /// <summary>Each scheme's name with each case's name, for theories.</summary>
+    public static TheoryData<string, string> TimesCases
+    {
+        get
+        {
+            var data = new TheoryData<string, string>();
+            foreach (var scheme in All)
+            {
+                foreach (var each in ConformanceCases.All)
+                {
+                    data.Add(scheme.Name, each.Name);
+                }
+            }
+
+            return data;
+        }
+    }
+
+    private static SqliteEngine Sqlite(SchemeStart start, SqliteTransactionScope transactionPer, SqliteSynchronous synchronous) =>
+        SqliteEngine.Open(new() { Path = Path.Combine(start.Folder, "stock.db"), TransactionPer = transactionPer, Synchronous = synchronous }, start.Clock);
+
+    public static Scheme Find(string name) => Every.Single(scheme => scheme.Name == name);
+}
+
+/// <summary>A scheme, and how to open an empty store of it.</summary>
+public sealed class Scheme
+{
+    private readonly Func<SchemeStart, ValueTask<IStockEngine>> _open;
+
+    public Scheme(string name, Func<SchemeStart, IStockEngine> open)
+        : this(name, start => new ValueTask<IStockEngine>(open(start)))
+    {
+    }
+
+    public Scheme(string name, Func<SchemeStart, ValueTask<IStockEngine>> open)
+    {
+        Name = name;
+        _open = open;
+    }
+
+    public string Name { get; }
+
+    /// <summary>Whether the store can't be given a clock; then cases that let time pass really wait.</summary>
+    public bool FollowsRealClock { get; init; }
+
+    /// <summary>Whether every case over it takes minutes.</summary>
+    public bool IsSlow { get; init; }
+
+    /// <summary>Opens an empty store; disposing it removes everything.</summary>
+    public async Task<OpenScheme> OpenAsync()
+    {
+        var start = new SchemeStart(new());
+        return new(await _open(start), FollowsRealClock ? null : start.Clock, start);
+    }
+
+    /// <summary>Opens an empty store that follows a given clock; disposing the engine removes everything.</summary>
+    public async Task<IStockEngine> OpenEngineAsync(ManualTimeProvider clock)
+    {
+        var start = new SchemeStart(clock);
+        return new OwningEngine(await _open(start), start);
+    }
+
+    private sealed class OwningEngine(IStockEngine inner, SchemeStart start) : DelegatingStockEngine(inner)
+    {
+        public override async ValueTask DisposeAsync()
+        {
+            await base.DisposeAsync();
+            await start.DisposeAsync();
+        }
+    }
+}
+
+/// <summary>What a scheme may use to open its store.</summary>
+public sealed class SchemeStart(ManualTimeProvider clock) : IAsyncDisposable
+{
+    private readonly Stack<IAsyncDisposable> _owned = new();
+    private string? _folder;
+
+    /// <summary>The clock that the store is to follow.</summary>
+    public ManualTimeProvider Clock { get; } = clock;
+
+    /// <summary>An empty folder of this store's own; made when asked for, removed at the end.</summary>
+    public string Folder => _folder ??= Directory.CreateTempSubdirectory("holdfast-test-").FullName;
+
+    /// <summary>Something to dispose after the engine, the latest first.</summary>
+    public void Own(IAsyncDisposable resource) => _owned.Push(resource);
+
+    public async ValueTask DisposeAsync()
+    {
+        while (_owned.TryPop(out var resource))
+        {
+            await resource.DisposeAsync();
+        }
+
+        if (_folder is not null)
+        {
+            Directory.Delete(_folder, recursive: true);
+        }
+    }
+}
+
+/// <summary>An open store of a scheme.</summary>
+/// <param name="Engine">The engine.</param>
+/// <param name="Clock">The clock that it follows, or <see langword="null"/> when it is a real one.</param>
+/// <param name="Start">What the store uses.</param>
+public sealed record OpenScheme(IStockEngine Engine, ManualTimeProvider? Clock, SchemeStart Start) : IAsyncDisposable
+{
+    public async ValueTask DisposeAsync()
+    {
+        await Engine.DisposeAsync();
+        await Start.DisposeAsync();
+    }
+}

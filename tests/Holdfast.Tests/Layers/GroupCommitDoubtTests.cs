@@ -1,0 +1,78 @@
+using Holdfast.Testing;
+
+namespace Holdfast.Tests.Layers;
+
+/// <summary>What group commit makes of an attempt in doubt.</summary>
+public sealed class GroupCommitDoubtTests
+{
+    [Fact]
+    public async Task A_command_in_doubt_stays_in_doubt_when_the_next_attempt_is_Busy()
+    {
+        var attempts = 0;
+        await using var store = new Scripted(() => ++attempts == 1 ? StockStatus.InDoubt : StockStatus.Busy);
+        await using var group = new GroupCommit(store, new() { RetryTimeout = TimeSpan.FromMilliseconds(200) });
+
+        var result = await group.DeductAsync("o1", [("a", 1)], cancellationToken: TestContext.Current.CancellationToken);
+
+        result.Status.ShouldBe(StockStatus.InDoubt, "the first attempt may have applied");
+        attempts.ShouldBeGreaterThan(1);
+    }
+
+    [Fact]
+    public async Task A_command_in_doubt_is_tried_again_past_a_Busy_answer_until_it_is_decided()
+    {
+        var attempts = 0;
+        await using var store = new Scripted(() => ++attempts switch { 1 => StockStatus.InDoubt, < 4 => StockStatus.Busy, _ => StockStatus.Replayed });
+        await using var group = new GroupCommit(store);
+
+        (await group.DeductAsync("o1", [("a", 1)], cancellationToken: TestContext.Current.CancellationToken)).Status.ShouldBe(StockStatus.Replayed);
+        attempts.ShouldBe(4);
+    }
+
+    [Fact]
+    public async Task What_was_refused_behind_a_command_in_doubt_is_decided_anew_behind_it()
+    {
+        // The restock fails with its batch and then alone, while the deduction behind it is decided without it.
+        var failures = 2;
+        await using var store = new Failing(commands => commands[0].Id == "restock" && failures-- > 0);
+        await using var group = new GroupCommit(store);
+        var token = TestContext.Current.CancellationToken;
+        (await group.RestockAsync("known", [("A", 0)], cancellationToken: token)).Status.ShouldBe(StockStatus.Done);
+
+        var results = await group.ExecuteAsync([StockCommand.Restock("restock", [("A", 5)]), StockCommand.Deduct("o1", [("A", 5)]), StockCommand.Deduct("o2", [("A", 1)])], token);
+
+        results.Select(result => result.Status).ShouldBe([StockStatus.Done, StockStatus.Done, StockStatus.Insufficient]);
+    }
+
+    [Fact]
+    public async Task An_engine_that_fails_slowly_is_not_asked_for_each_half_of_a_batch_without_end()
+    {
+        var clock = new ManualTimeProvider();
+        var calls = 0;
+        await using var store = new Failing(_ =>
+        {
+            calls++;
+            clock.Advance(TimeSpan.FromSeconds(10));
+            return true;
+        });
+        await using var group = new GroupCommit(store, new() { CallTimeout = TimeSpan.FromSeconds(30), RetryTimeout = TimeSpan.Zero }, clock);
+
+        var results = await group.ExecuteAsync([.. Enumerable.Range(0, 1_000).Select(i => StockCommand.Cancel($"o{i}"))], TestContext.Current.CancellationToken);
+
+        results.ShouldAllBe(result => result.Status == StockStatus.InDoubt);
+        calls.ShouldBeLessThan(10);
+    }
+
+    /// <summary>Throws instead of executing, where it is told to.</summary>
+    private sealed class Failing(Func<IReadOnlyList<StockCommand>, bool> fails) : DelegatingStockEngine(new MemoryEngine())
+    {
+        public override ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default) =>
+            fails(commands) ? throw new IOException("Failed on demand.") : Inner.ExecuteAsync(commands, cancellationToken);
+    }
+
+    private sealed class Scripted(Func<StockStatus> answer) : DelegatingStockEngine(new MemoryEngine())
+    {
+        public override ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default) =>
+            new([.. commands.Select(_ => StockResult.Of(answer()))]);
+    }
+}

@@ -1,0 +1,198 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using Npgsql;
+
+namespace Holdfast.Tests.PostgreSql;
+
+/// <summary>
+/// A real PostgreSQL server of the tests' own: on a free port of the loopback, its files in a temporary folder, run by a
+/// user other than root. Durable as in production (fsync on), with small buffers. Disposing stops and removes it.
+/// </summary>
+public sealed class PostgreSqlServer : IAsyncDisposable
+{
+    private static readonly TimeSpan s_startTimeout = TimeSpan.FromSeconds(60);
+
+    private readonly string _folder;
+    private readonly List<string> _settings;
+
+    private PostgreSqlServer(string folder, int port, List<string> settings)
+    {
+        _folder = folder;
+        Port = port;
+        _settings = settings;
+    }
+
+    public int Port { get; }
+
+    public string DataFolder => Path.Combine(_folder, "data");
+
+    /// <summary>How the superuser connects. The password is not asked for; it is there to be looked for where it must not be.</summary>
+    public string ConnectionString => string.Create(
+        CultureInfo.InvariantCulture, $"Host=127.0.0.1;Port={Port};Database=postgres;Username=postgres;Password=correct-horse-battery;SSL Mode=Disable;GSS Encryption Mode=Disable");
+
+    /// <summary>Makes and starts a primary.</summary>
+    /// <param name="settings">Settings beside those that every test server has, such as <c>max_connections=10</c>.</param>
+    public static async Task<PostgreSqlServer> StartAsync(params string[] settings)
+    {
+        var server = Make(settings);
+        await RunAsync("initdb", "-D", server.DataFolder, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync");
+        await server.StartAsync();
+        return server;
+    }
+
+    /// <summary>Makes and starts a streaming standby of this server.</summary>
+    public async Task<PostgreSqlServer> StartStandbyAsync(params string[] settings)
+    {
+        var standby = Make(settings);
+        await RunAsync(
+            "pg_basebackup", "-D", standby.DataFolder, "-h", "127.0.0.1", "-p", Port.ToString(CultureInfo.InvariantCulture), "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "--no-sync");
+        await standby.StartAsync();
+        return standby;
+    }
+
+    /// <summary>Starts a server that was stopped or killed.</summary>
+    public async Task StartAsync()
+    {
+        var options = string.Join(' ', _settings.Select(setting => $"-c {setting}"));
+        await RunAsync(
+            "pg_ctl", "-D", DataFolder, "-l", Path.Combine(_folder, "log"), "-w", "-t", ((int)s_startTimeout.TotalSeconds).ToString(CultureInfo.InvariantCulture),
+            "-o", string.Create(CultureInfo.InvariantCulture, $"-p {Port} {options}"), "start");
+    }
+
+    /// <summary>Stops it: <c>fast</c> ends its sessions and writes everything down, <c>immediate</c> is a crash without a kill.</summary>
+    public Task StopAsync(string mode = "fast") => RunAsync("pg_ctl", "-D", DataFolder, "-w", "-m", mode, "stop");
+
+    /// <summary>Makes a standby the primary.</summary>
+    public Task PromoteAsync() => RunAsync("pg_ctl", "-D", DataFolder, "-w", "promote");
+
+    /// <summary>Kills the server's main process, and waits until its children have noticed and ended.</summary>
+    public async Task KillAsync()
+    {
+        var main = MainProcess().ToString(CultureInfo.InvariantCulture);
+        await RunToolAsync("sh", "-c", $"children=$(ps -o pid= --ppid {main}); kill -9 {main}; for child in $children; do while kill -0 $child 2>/dev/null; do sleep 0.02; done; done");
+    }
+
+    /// <summary>Stops every process of the server where it stands, or lets it go on.</summary>
+    public async Task PauseAsync(bool paused)
+    {
+        var main = MainProcess().ToString(CultureInfo.InvariantCulture);
+        await RunToolAsync("sh", "-c", $"kill -{(paused ? "STOP" : "CONT")} {main} $(ps -o pid= --ppid {main})");
+    }
+
+    /// <summary>Runs one statement as the superuser, over a connection of its own.</summary>
+    public async Task<object?> RunSqlAsync(string sql)
+    {
+        await using var connection = new NpgsqlConnection(ConnectionString + ";Pooling=false");
+        await connection.OpenAsync();
+        await using var command = new NpgsqlCommand(sql, connection);
+        return await command.ExecuteScalarAsync();
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (File.Exists(Path.Combine(DataFolder, "postmaster.pid")))
+        {
+            try
+            {
+                await StopAsync("immediate");
+            }
+            catch (InvalidOperationException) when (!IsRunning())
+            {
+                // It was killed, and left its pid file behind.
+            }
+        }
+
+        await RunAsUserAsync("rm", "-rf", _folder);
+    }
+
+    private bool IsRunning()
+    {
+        try
+        {
+            using var main = Process.GetProcessById(MainProcess());
+            return !main.HasExited;
+        }
+        catch (ArgumentException)
+        {
+            return false;
+        }
+    }
+
+    private int MainProcess() => int.Parse(File.ReadLines(Path.Combine(DataFolder, "postmaster.pid")).First(), CultureInfo.InvariantCulture);
+
+    private static PostgreSqlServer Make(string[] settings)
+    {
+        var folder = Directory.CreateTempSubdirectory("holdfast-postgres-").FullName;
+        if (Environment.UserName == "root")
+        {
+            RunToolAsync("chown", "postgres", folder).GetAwaiter().GetResult();
+        }
+
+        // Small, but as durable as any.
+        List<string> all =
+        [
+            "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=on", "synchronous_commit=on", "shared_buffers=64MB", "max_connections=300", "max_wal_size=1GB", .. settings,
+        ];
+        return new(folder, FreePort(), all);
+    }
+
+    private static int FreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+
+    /// <summary>Where the server's programs are.</summary>
+    private static string Binary(string name)
+    {
+        IEnumerable<string> folders = [];
+        if (Environment.GetEnvironmentVariable("HOLDFAST_POSTGRES_BIN") is { Length: > 0 } given)
+        {
+            folders = [given];
+        }
+        else
+        {
+            if (Directory.Exists("/usr/lib/postgresql"))
+            {
+                folders = Directory.GetDirectories("/usr/lib/postgresql").OrderByDescending(path => path, StringComparer.Ordinal).Select(path => Path.Combine(path, "bin"));
+            }
+
+            folders = [.. folders, .. (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator)];
+        }
+
+        return folders.Select(folder => Path.Combine(folder, name)).FirstOrDefault(File.Exists) ?? throw new InvalidOperationException(
+            $"PostgreSQL's program '{name}' is not there. Install PostgreSQL 14 or newer (Debian: apt-get install postgresql), name its folder in HOLDFAST_POSTGRES_BIN, or give a running server in HOLDFAST_TEST_POSTGRES.");
+    }
+
+    private static Task RunAsync(string program, params string[] arguments) => RunAsUserAsync([Binary(program), .. arguments]);
+
+    /// <summary>PostgreSQL refuses to run as root.</summary>
+    private static Task RunAsUserAsync(params string[] command) => Environment.UserName == "root"
+        ? RunToolAsync("setpriv", ["--reuid=postgres", "--regid=postgres", "--init-groups", .. command])
+        : RunToolAsync(command[0], command[1..]);
+
+    private static async Task RunToolAsync(string program, params string[] arguments)
+    {
+        // What it starts in the background must not hold our pipes open, so its words go to a file.
+        var said = Path.GetTempFileName();
+        try
+        {
+            using var process = Process.Start(new ProcessStartInfo("sh", ["-c", "out=$1; shift; exec \"$@\" >\"$out\" 2>&1 </dev/null", "sh", said, program, .. arguments])
+            {
+                WorkingDirectory = Path.GetTempPath(),
+            })!;
+            await process.WaitForExitAsync();
+            if (process.ExitCode != 0)
+            {
+                throw new InvalidOperationException($"{program} {string.Join(' ', arguments)} ended with {process.ExitCode}: {await File.ReadAllTextAsync(said)}");
+            }
+        }
+        finally
+        {
+            File.Delete(said);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+using System.Globalization;
+using Holdfast.Tests.Conformance;
+using Holdfast.Tests.PostgreSql;
+using Npgsql;
+
+[assembly: AssemblyFixture(typeof(SharedPostgreSql.Lifetime))]
+
+namespace Holdfast.Tests.PostgreSql;
+
+/// <summary>
+/// One server for the whole test run, started by the first test that needs it; each store gets a schema of its own.
+/// With HOLDFAST_TEST_POSTGRES (a connection string) a given server is used instead.
+/// </summary>
+public static class SharedPostgreSql
+{
+    private static readonly Lock s_lock = new();
+    private static Task<PostgreSqlServer>? s_server;
+    private static Task<PostgreSqlServer>? s_standby;
+    private static int s_schemas;
+
+    /// <summary>A given server's connection string, or <see langword="null"/>.</summary>
+    public static string? Given => Environment.GetEnvironmentVariable("HOLDFAST_TEST_POSTGRES") is { Length: > 0 } given ? given : null;
+
+    public static async Task<string> ConnectionStringAsync()
+    {
+        if (Given is { } given)
+        {
+            return given;
+        }
+
+        Task<PostgreSqlServer> server;
+        lock (s_lock)
+        {
+            server = s_server ??= PostgreSqlServer.StartAsync();
+        }
+
+        return (await server).ConnectionString;
+    }
+
+    /// <summary>Options for an empty store; its schema is dropped with the start.</summary>
+    public static async Task<PostgreSqlOptions> NewStoreAsync(SchemeStart start, PostgreSqlTransactions transactions = PostgreSqlTransactions.Call)
+    {
+        var options = new PostgreSqlOptions
+        {
+            ConnectionString = await ConnectionStringAsync(),
+            Schema = string.Create(CultureInfo.InvariantCulture, $"t_{Environment.ProcessId}_{Interlocked.Increment(ref s_schemas)}"),
+            Transactions = transactions,
+            TestClock = start.Clock,
+        };
+        start.Own(new DroppedSchema(options));
+        return options;
+    }
+
+    /// <summary>Opens an empty store.</summary>
+    public static async ValueTask<IStockEngine> OpenAsync(SchemeStart start, PostgreSqlTransactions transactions)
+    {
+        var options = await NewStoreAsync(start, transactions);
+
+        // What the disk has got in the end is tested elsewhere, by killing; here a flush a command would only take time.
+        return await PostgreSqlEngine.OpenAsync(transactions == PostgreSqlTransactions.Call
+            ? options
+            : options with { ConnectionString = options.ConnectionString + ";Options=-c synchronous_commit=off" });
+    }
+
+    /// <summary>Opens an empty store behind a pre-check on a streaming standby.</summary>
+    public static async ValueTask<IStockEngine> OpenReplicaAsync(SchemeStart start)
+    {
+        if (Given is not null)
+        {
+            Assert.Skip("The scheme replica needs a standby, which the server given by HOLDFAST_TEST_POSTGRES is not asked for: unset it to run these cases too.");
+        }
+
+        var primary = await PostgreSqlEngine.OpenAsync(await NewStoreAsync(start));
+        Task<PostgreSqlServer> standby;
+        lock (s_lock)
+        {
+            standby = s_standby ??= StartStandbyAsync();
+        }
+
+        return new StandbyPreCheck(
+            new GroupCommit(primary),
+            primary,
+            new() { ConnectionString = (await standby).ConnectionString, HeartbeatInterval = TimeSpan.FromMilliseconds(20) });
+    }
+
+    /// <summary>Runs one statement in a store's database; <c>{s}</c> stands for its schema.</summary>
+    public static async Task<object?> RunSqlAsync(PostgreSqlOptions store, string sql)
+    {
+        await using var connection = new NpgsqlConnection(store.ConnectionString + ";Pooling=false");
+        await connection.OpenAsync();
+        await using var command = new NpgsqlCommand(sql.Replace("{s}", store.Schema, StringComparison.Ordinal), connection);
+        return await command.ExecuteScalarAsync();
+    }
+
+    /// <summary>Ends the server with the test run.</summary>
+    public sealed class Lifetime : IAsyncDisposable
+    {
+        public async ValueTask DisposeAsync()
+        {
+            if (s_standby is not null)
+            {
+                await (await s_standby).DisposeAsync();
+            }
+
+            if (s_server is not null)
+            {
+                await (await s_server).DisposeAsync();
+            }
+        }
+    }
+
+    private static async Task<PostgreSqlServer> StartStandbyAsync() => await (await s_server!).StartStandbyAsync();
+
+    private sealed class DroppedSchema(PostgreSqlOptions store) : IAsyncDisposable
+    {
+        public async ValueTask DisposeAsync() => await RunSqlAsync(store, "DROP SCHEMA IF EXISTS {s} CASCADE");
+    }
+}

@@ -1,0 +1,195 @@
+using Holdfast.Testing;
+
+namespace Holdfast.Tests.PostgreSql;
+
+/// <summary>The pre-check on a real streaming standby, also while it lags, stands still, or is gone.</summary>
+public sealed class StandbyPreCheckTests : IAsyncLifetime
+{
+    private PostgreSqlServer _primaryServer = null!;
+    private PostgreSqlServer _standbyServer = null!;
+    private PostgreSqlEngine _primary = null!;
+    private CountingEngine _counting = null!;
+    private StandbyPreCheck _engine = null!;
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    public async ValueTask InitializeAsync()
+    {
+        _primaryServer = await PostgreSqlServer.StartAsync();
+        _standbyServer = await _primaryServer.StartStandbyAsync();
+        _primary = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = _primaryServer.ConnectionString });
+        _counting = new(_primary);
+        _engine = new(_counting, _primary, new()
+        {
+            ConnectionString = _standbyServer.ConnectionString,
+            HeartbeatInterval = TimeSpan.FromMilliseconds(20),
+            MaxLag = TimeSpan.FromSeconds(1),
+        });
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _engine.DisposeAsync();
+        await _standbyServer.DisposeAsync();
+        await _primaryServer.DisposeAsync();
+    }
+
+    [Fact]
+    public async Task The_standby_answers_the_crowd_and_the_primary_never_hears_of_it()
+    {
+        await _engine.RestockAsync("r", [("A", 1)], cancellationToken: Token);
+        (await _engine.DeductAsync("first", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+        await UntilAtWorkAsync("A");
+
+        var before = _counting.Commands;
+        var crowd = await Task.WhenAll(Enumerable.Range(0, 50).Select(i => _engine.DeductAsync($"o{i}", [("A", 1)], cancellationToken: Token).AsTask()));
+        crowd.ShouldAllBe(result => result.Status == StockStatus.Insufficient && result.Sku == "A" && result.Available == 0);
+        _counting.Commands.ShouldBe(before);
+
+        // The retry of the success is not refused: the primary knows its id.
+        (await _engine.DeductAsync("first", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Replayed);
+
+        // A call of several keeps its order; what is not refused goes on.
+        var mixed = await _engine.ExecuteAsync([StockCommand.Deduct("m1", [("A", 1)]), StockCommand.Deduct("first", [("A", 1)]), StockCommand.Deduct("m2", [("Z", 1)])], Token);
+        mixed.Select(result => result.Status).ShouldBe([StockStatus.Insufficient, StockStatus.Replayed, StockStatus.UnknownSku]);
+    }
+
+    [Fact]
+    public async Task What_this_process_gave_back_sells_at_once_however_far_the_standby_is_behind()
+    {
+        await _engine.RestockAsync("r", [("A", 0)], cancellationToken: Token);
+        await UntilAtWorkAsync("A");
+        await _standbyServer.RunSqlAsync("SELECT pg_wal_replay_pause()");
+
+        // Within the bound the standby still shows nothing, but this process knows better.
+        await _engine.RestockAsync("r2", [("A", 2)], cancellationToken: Token);
+        (await _engine.DeductAsync("o1", [("A", 2)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+        await _engine.CancelAsync("o1", cancellationToken: Token);
+        (await _engine.DeductAsync("o2", [("A", 2)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+        await _engine.RefundAsync("f", "o2", [("A", 1)], cancellationToken: Token);
+        (await _engine.DeductAsync("o3", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+    }
+
+    [Fact]
+    public async Task Units_that_another_process_gave_back_sell_within_the_stated_lag()
+    {
+        await _engine.RestockAsync("r", [("A", 0)], cancellationToken: Token);
+        await UntilAtWorkAsync("A");
+        await _standbyServer.RunSqlAsync("SELECT pg_wal_replay_pause()");
+        await using var other = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = _primaryServer.ConnectionString }, cancellationToken: Token);
+        await other.RestockAsync("r2", [("A", 1)], cancellationToken: Token);
+        var stocked = TimeProvider.System.GetTimestamp();
+
+        // Refusals after the bound would be wrong: the standby stays behind, so the pre-check must stand aside by then.
+        StockResult result;
+        while ((result = await _engine.DeductAsync("o", [("A", 1)], cancellationToken: Token)).Status == StockStatus.Insufficient)
+        {
+            TimeProvider.System.GetElapsedTime(stocked).ShouldBeLessThan(TimeSpan.FromSeconds(5), "the window of a false sold-out is the bound of 1 s, and what a slow machine adds");
+            await Task.Delay(TimeSpan.FromMilliseconds(20), TimeProvider.System, Token);
+        }
+
+        result.Status.ShouldBe(StockStatus.Done);
+    }
+
+    [Fact]
+    public async Task A_sku_with_holds_that_may_have_expired_is_not_judged()
+    {
+        await _engine.RestockAsync("r", [("A", 5)], cancellationToken: Token);
+        await _engine.ReserveAsync("h", [("A", 5)], TimeSpan.FromSeconds(1), cancellationToken: Token);
+        await UntilAtWorkAsync(null);
+        var before = _counting.Commands;
+        (await _engine.DeductAsync("o", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Insufficient);
+        _counting.Commands.ShouldBe(before + 1, "the primary was asked");
+        await _primaryServer.RunSqlAsync("SELECT pg_sleep(1.01)");
+        (await _engine.DeductAsync("o", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+    }
+
+    [Fact]
+    public async Task A_standby_that_stands_still_or_is_gone_changes_no_answer()
+    {
+        await _engine.RestockAsync("r", [("A", 3)], cancellationToken: Token);
+        await UntilAtWorkAsync(null);
+        await _standbyServer.PauseAsync(true);
+        try
+        {
+            (await _engine.DeductAsync("o1", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+            (await _engine.GetStockAsync(["A"], new() { MaxStaleness = TimeSpan.FromMilliseconds(1) }, Token))[0].Available.ShouldBe(2);
+        }
+        finally
+        {
+            await _standbyServer.PauseAsync(false);
+        }
+
+        await _standbyServer.StopAsync("immediate");
+        (await _engine.DeductAsync("o2", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+        (await _engine.DeductAsync("o3", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+        (await _engine.DeductAsync("o4", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Insufficient);
+        (await _engine.GetStockAsync(["A"], new() { MaxStaleness = TimeSpan.FromSeconds(5) }, Token))[0].Available.ShouldBe(0);
+
+        // It is back by itself.
+        await _standbyServer.StartAsync();
+        await UntilAtWorkAsync("A");
+        (await LedgerAudit.RunAsync(_engine, cancellationToken: Token)).ToString().ShouldStartWith("audit passed");
+    }
+
+    [Fact]
+    public async Task Reads_that_allow_staleness_are_served_by_the_standby_and_others_never()
+    {
+        await _engine.RestockAsync("r", [("A", 3)], cancellationToken: Token);
+        await UntilAtWorkAsync(null);
+        await _standbyServer.RunSqlAsync("SELECT pg_wal_replay_pause()");
+        await _engine.RestockAsync("r2", [("A", 1)], cancellationToken: Token);
+        (await _engine.GetStockAsync(["A"], new() { MaxStaleness = TimeSpan.FromMinutes(1) }, Token))[0].Available.ShouldBe(3);
+        (await _engine.GetStockAsync("A", cancellationToken: Token)).Available.ShouldBe(4);
+    }
+
+    /// <summary>One connection string for both servers: the driver finds out who is who.</summary>
+    [Fact]
+    public async Task Both_hosts_in_one_connection_string_make_the_scheme()
+    {
+        var both = $"Host=127.0.0.1:{_standbyServer.Port},127.0.0.1:{_primaryServer.Port};Database=postgres;Username=postgres;SSL Mode=Disable;GSS Encryption Mode=Disable";
+        var store = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = both, Schema = "both" }, cancellationToken: Token);
+        await using var engine = (StandbyPreCheck)new StockEngineBuilder(store).UseStandbyPreCheck().UseGroupCommit().Build();
+        await engine.RestockAsync("r", [("A", 1)], cancellationToken: Token);
+        (await engine.DeductAsync("o", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+        await UntilAsync(() => engine.Lag < TimeSpan.FromSeconds(1));
+        (await engine.DeductAsync("o2", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Insufficient);
+    }
+
+    /// <summary>Awaits that the standby answers: within the lag, and, for a sold-out SKU, past what this process gave back.</summary>
+    private async Task UntilAtWorkAsync(string? soldOut)
+    {
+        await UntilAsync(() => _engine.Lag < TimeSpan.FromMilliseconds(500));
+        var probe = 0;
+        while (soldOut is not null)
+        {
+            var before = _counting.Commands;
+            (await _engine.DeductAsync($"probe{probe++}", [(soldOut, 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Insufficient);
+            if (_counting.Commands == before)
+            {
+                return;
+            }
+        }
+    }
+
+    private static async Task UntilAsync(Func<bool> condition)
+    {
+        while (!condition())
+        {
+            await Task.Delay(TimeSpan.FromMilliseconds(10), TimeProvider.System, Token);
+        }
+    }
+
+    private sealed class CountingEngine(IStockEngine inner) : DelegatingStockEngine(inner)
+    {
+        private int _commands;
+
+        public int Commands => Volatile.Read(ref _commands);
+
+        public override ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+        {
+            Interlocked.Add(ref _commands, commands.Count);
+            return base.ExecuteAsync(commands, cancellationToken);
+        }
+    }
+}
