@@ -4,10 +4,10 @@ using System.Net;
 using System.Net.Sockets;
 using Npgsql;
 
-namespace Holdfast.Tests.PostgreSql;
+namespace Holdfast.TestServers;
 
 /// <summary>
-/// A real PostgreSQL server of the tests' own: on a free port of the loopback, its files in a temporary folder, run by a
+/// A real PostgreSQL server of a test's or benchmark's own: on a free port of the loopback, its files in a temporary folder, run by a
 /// user other than root. Durable as in production (fsync on), with small buffers. Disposing stops and removes it.
 /// </summary>
 public sealed class PostgreSqlServer : IAsyncDisposable
