@@ -37,6 +37,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
     private readonly HashSet<string>? _idsInFlight;
     private readonly TaskCompletionSource _drained = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _queuedCommands;
+    private int _delayedCommands;
     private int _runningLoops;
     private int _pendingAnswers;
     private bool _isClosing;
@@ -102,6 +103,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             _isClosing = true;
             delayed = [.. _delayed];
             _delayed.Clear();
+            _delayedCommands = 0;
             foreach (var request in delayed)
             {
                 request.Delay?.Dispose();
@@ -170,9 +172,12 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
                 return "shutting down";
             }
 
-            if (_queuedCommands > 0 && _queuedCommands + count > _options.MaxQueuedCommands)
+            // Commands in doubt that pause before their next try wait too: without them a store that answers nothing but
+            // InDoubt would gather callers without a bound.
+            var waiting = _queuedCommands + _delayedCommands;
+            if (waiting > 0 && waiting + count > _options.MaxQueuedCommands)
             {
-                return $"{_queuedCommands} commands are waiting already, and at most {_options.MaxQueuedCommands} may";
+                return $"{waiting} commands are waiting already, and at most {_options.MaxQueuedCommands} may";
             }
 
             startsLoop = Append(request);
@@ -529,6 +534,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             if (!isClosing)
             {
                 _delayed.Add(request);
+                _delayedCommands += request.Commands.Length;
                 request.Delay = _clock.CreateTimer(_ => EndDelay(request), null, delay < s_longestRetryDelay ? delay : s_longestRetryDelay, Timeout.InfiniteTimeSpan);
             }
         }
@@ -545,6 +551,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         lock (_lock)
         {
             isOurs = _delayed.Remove(request);
+            _delayedCommands -= isOurs ? request.Commands.Length : 0;
             request.Delay?.Dispose();
         }
 

@@ -4,7 +4,7 @@ namespace Holdfast;
 public sealed class GroupCommitOptions
 {
     /// <summary>
-    /// Most commands that wait at once; past it callers are answered Busy at once. One caller's batch that is larger
+    /// Most commands that wait at once, for their turn or in doubt for their next try; past it callers are answered Busy at once. One caller's batch that is larger
     /// than the bound by itself is still taken when nothing else waits. Default 65,536.
     /// </summary>
     public int MaxQueuedCommands { get; set; } = 65_536;

@@ -63,6 +63,36 @@ public sealed class GroupCommitDoubtTests
         calls.ShouldBeLessThan(10);
     }
 
+    [Fact]
+    public async Task Commands_that_wait_in_doubt_for_their_next_try_count_towards_the_bound()
+    {
+        // Time stands still, so nothing that paused is tried again.
+        var clock = new ManualTimeProvider();
+        await using var store = new Scripted(() => StockStatus.InDoubt);
+        await using var group = new GroupCommit(store, new() { MaxQueuedCommands = 10 }, clock);
+        var token = TestContext.Current.CancellationToken;
+        var inDoubt = new List<Task<StockResult>>();
+        StockResult? refused = null;
+        for (var i = 0; refused is null; i++)
+        {
+            i.ShouldBeLessThan(1_000, "the bound never stopped a caller");
+            var call = group.DeductAsync($"o{i}", [("a", 1)], cancellationToken: token).AsTask();
+            if (call.IsCompleted)
+            {
+                refused = await call;
+            }
+            else
+            {
+                inDoubt.Add(call);
+            }
+        }
+
+        refused.Value.Status.ShouldBe(StockStatus.Busy);
+        refused.Value.Detail.ShouldNotBeNull().ShouldContain("at most 10");
+        clock.Advance(TimeSpan.FromHours(1));
+        (await Task.WhenAll(inDoubt)).ShouldAllBe(result => result.Status == StockStatus.InDoubt);
+    }
+
     /// <summary>Throws instead of executing, where it is told to.</summary>
     private sealed class Failing(Func<IReadOnlyList<StockCommand>, bool> fails) : DelegatingStockEngine(new MemoryEngine())
     {
