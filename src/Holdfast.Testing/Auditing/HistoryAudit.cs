@@ -12,7 +12,8 @@ public sealed record HistoryAuditOptions
 /// once and whole, every refused one is not, an unknown one is at most once, and nothing is that nobody asked for; per
 /// SKU the order of the ledger agrees with real time (where the engine promises <see cref="StockTraits.RealTimeLedger"/>);
 /// and each Insufficient was legal: at some instant between its sending and its answer the units were short (where it
-/// promises <see cref="StockTraits.ExactRefusal"/>), each UnknownSku of a SKU that nobody had been told was stocked.
+/// promises <see cref="StockTraits.ExactRefusal"/>), each UnknownSku of a SKU that nobody had been told was stocked; each
+/// KeyConflict, Cancelled and ExceedsDeducted has a command in the history that explains it.
 /// <para>
 /// Stop the writers first, or a late command still lands after the final read. What an unreleased but expired
 /// reservation would have given is not counted as available: an engine releases it before it refuses.
@@ -62,6 +63,11 @@ internal sealed class HistoryAuditRun(IStockEngine engine, History history, Hist
         }
 
         await CheckClosedAsync().ConfigureAwait(false);
+        foreach (var unexplained in new ExplainedRefusals(history.Events, options.IsForeign).FindUnexplained())
+        {
+            _differences.Add(unexplained);
+        }
+
         foreach (var timeline in _timelines.Values.SelectMany(partitions => partitions))
         {
             timeline.Prepare();

@@ -119,6 +119,29 @@ public sealed class HistoryAuditTests
     public Task A_command_that_landed_after_its_id_was_abandoned() => FindsAsync(
         [Honest[0], Honest[1], ("deduct o2: A 3", 40, 60, StockStatus.InDoubt), ("abandon o2", 70, 80, StockStatus.Done)], "-o2: was abandoned before it was applied, but its Deduct is in the ledger.");
 
+    [Fact]
+    public Task A_conflict_that_nobody_caused() => FindsAsync(
+        [.. Honest, ("deduct o2: A 3", 70, 80, StockStatus.KeyConflict)], "-o2 (1 line): was refused because its id was used for something else, which nobody had sent.");
+
+    [Fact]
+    public Task A_conflict_with_what_was_sent_before_is_legal() => PassesAsync([.. Honest, ("deduct o2: A 2", 70, 80, StockStatus.KeyConflict)]);
+
+    [Fact]
+    public Task A_refusal_as_cancelled_without_a_cancellation() => FindsAsync(
+        [.. Honest, ("deduct o3: A 1", 70, 80, StockStatus.Cancelled), ("abandon o3", 81, 90, StockStatus.InDoubt)], "-o3 (1 line): was refused as cancelled, but nobody had cancelled or abandoned it.");
+
+    [Fact]
+    public Task A_refusal_as_cancelled_behind_an_abandonment_is_legal() => PassesAsync(
+        [.. Honest, ("abandon o3", 70, 90, StockStatus.InDoubt), ("deduct o3: A 1", 70, 80, StockStatus.Cancelled)]);
+
+    [Fact]
+    public Task A_refund_refused_within_what_was_deducted() => FindsAsync(
+        [.. Honest, ("refund f1 of o2: A 3", 70, 80, StockStatus.ExceedsDeducted)], "was refused although all refunds of -o2 that had been sent, this one included, return no more than it took.");
+
+    [Fact]
+    public Task A_refund_refused_beside_another_is_legal() => PassesAsync(
+        [.. Honest, ("refund f1 of o2: A 3", 70, 80, StockStatus.ExceedsDeducted), ("refund f2 of o2: A 1", 70, 80, StockStatus.InDoubt), ("refund f3 of o2: B 1", 70, 80, StockStatus.ExceedsDeducted)]);
+
     private static async Task PassesAsync((string Step, long SentAt, long AnsweredAt, StockStatus Answer)[] history) => (await AuditAsync(history)).FirstDifference.ShouldBeNull();
 
     private static async Task FindsAsync((string Step, long SentAt, long AnsweredAt, StockStatus Answer)[] history, string difference, Action<TamperedStore>? plant = null, string script = Script)
