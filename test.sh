@@ -23,6 +23,16 @@ if [ -z "${HOLDFAST_TEST_POSTGRES:-}${HOLDFAST_POSTGRES_BIN:-}" ] && ! command -
     fi
 fi
 
+# And those of Redis from its programs.
+if [ -z "${HOLDFAST_REDIS_BIN:-}" ] && ! { command -v redis-server && command -v redis-cli; } >/dev/null 2>&1; then
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "Installing Redis for the tests." >&2
+        apt-get install --yes --no-install-recommends redis-server redis-tools >/dev/null || { apt-get update >/dev/null && apt-get install --yes --no-install-recommends redis-server redis-tools >/dev/null; }
+    else
+        echo "Redis's programs are missing, and its tests will fail: install Debian's package redis-server." >&2
+    fi
+fi
+
 export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 results=artifacts/test-results
 rm -rf "$results"
