@@ -46,6 +46,9 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
     /// <summary>The number of the latest heartbeat that the standby has shown; 0 until the first.</summary>
     private long _shown;
     private bool _standsAside = true;
+
+    /// <summary>Questions whose answer nobody waits for any more; see <see cref="AskAsync"/>.</summary>
+    private int _leftBehind;
     private int _disposed;
 
     /// <summary>Wraps an engine.</summary>
@@ -90,13 +93,13 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
     /// <inheritdoc/>
     public override async ValueTask<IReadOnlyList<StockLevel>> GetStockAsync(IReadOnlyList<string> skus, ReadOptions options = default, CancellationToken cancellationToken = default)
     {
-        if (options.MaxStaleness > TimeSpan.Zero && Lag <= options.MaxStaleness)
+        if (options.MaxStaleness > TimeSpan.Zero && Lag <= options.MaxStaleness && Volatile.Read(ref _leftBehind) == 0)
         {
             try
             {
-                return await _standby.GetStockAsync(skus, options, cancellationToken).ConfigureAwait(false);
+                return await AskAsync(() => _standby.GetStockAsync(skus, options, CancellationToken.None).AsTask(), cancellationToken).ConfigureAwait(false);
             }
-            catch (PostgreSqlStoreException e)
+            catch (Exception e) when (e is PostgreSqlStoreException or TimeoutException)
             {
                 _logger.LogDebug(e, "The standby did not answer a read; the primary does.");
             }
@@ -127,7 +130,7 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
     /// </summary>
     private bool IsWorthChecking(IReadOnlyList<StockCommand> commands)
     {
-        if (!(Lag <= _options.MaxLag))
+        if (!(Lag <= _options.MaxLag) || Volatile.Read(ref _leftBehind) > 0)
         {
             return false;
         }
@@ -273,24 +276,9 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
         {
             do
             {
-                var beat = Interlocked.Read(ref _beats) + 1;
-                Interlocked.Exchange(ref _sentAt[beat % _sentAt.Length], _clock.GetTimestamp());
-                Interlocked.Exchange(ref _beats, beat);
-                try
+                if (Volatile.Read(ref _leftBehind) == 0)
                 {
-                    if (beat == 1)
-                    {
-                        await _primary.ForgetBeatsAsync(_node, cancellationToken).ConfigureAwait(false);
-                    }
-
-                    await _primary.BeatAsync(_node, beat, cancellationToken).ConfigureAwait(false);
-                    using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-                    limit.CancelAfter(_options.MaxLag);
-                    NoteShown(await _standby.ReadBeatAsync(_node, limit.Token).ConfigureAwait(false));
-                }
-                catch (Exception e) when (!cancellationToken.IsCancellationRequested && (Failure.IsOfStore(e) || e is OperationCanceledException))
-                {
-                    _logger.LogDebug(e, "A heartbeat did not get through.");
+                    await BeatOnceAsync(cancellationToken).ConfigureAwait(false);
                 }
 
                 SayWhetherAside();
@@ -300,6 +288,70 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
             // Disposed.
+        }
+    }
+
+    private async Task BeatOnceAsync(CancellationToken cancellationToken)
+    {
+        var beat = Interlocked.Read(ref _beats) + 1;
+        Interlocked.Exchange(ref _sentAt[beat % _sentAt.Length], _clock.GetTimestamp());
+        Interlocked.Exchange(ref _beats, beat);
+        try
+        {
+            await AskAsync(() => SendBeatAsync(beat), cancellationToken).ConfigureAwait(false);
+            NoteShown(await AskAsync(() => _standby.ReadBeatAsync(_node, CancellationToken.None), cancellationToken).ConfigureAwait(false));
+        }
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested && Failure.IsOfStore(e))
+        {
+            _logger.LogDebug(e, "A heartbeat did not get through.");
+        }
+    }
+
+    private async Task<long> SendBeatAsync(long beat)
+    {
+        if (beat == 1)
+        {
+            await _primary.ForgetBeatsAsync(_node, CancellationToken.None).ConfigureAwait(false);
+        }
+
+        await _primary.BeatAsync(_node, beat, CancellationToken.None).ConfigureAwait(false);
+        return beat;
+    }
+
+    /// <summary>
+    /// Asks a server, and waits no longer than <see cref="StandbyOptions.MaxLag"/>. A server that stands still takes no
+    /// cancellation either, and the driver waits for that as long as for a connection: so the question gets no token, and
+    /// is left behind. Until it has ended nothing more is asked, so that questions don't pile up.
+    /// </summary>
+    /// <exception cref="TimeoutException">There was no answer in time.</exception>
+    private async Task<T> AskAsync<T>(Func<Task<T>> ask, CancellationToken cancellationToken)
+    {
+        var asking = ask();
+        try
+        {
+            return await asking.WaitAsync(_options.MaxLag, _clock, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (!asking.IsCompleted && e is TimeoutException or OperationCanceledException)
+        {
+            Interlocked.Increment(ref _leftBehind);
+            _ = EndAsync();
+            throw;
+        }
+
+        async Task EndAsync()
+        {
+            try
+            {
+                await asking.ConfigureAwait(false);
+            }
+            catch (Exception e)
+            {
+                _logger.LogDebug(e, "A server did not answer within {MaxLag}, nor later.", _options.MaxLag);
+            }
+            finally
+            {
+                Interlocked.Decrement(ref _leftBehind);
+            }
         }
     }
 
@@ -339,8 +391,6 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
     private async ValueTask<IReadOnlyList<StockResult>> JudgeAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken)
     {
         var verdicts = new StockResult[commands.Count];
-        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        limit.CancelAfter(_options.MaxLag);
         try
         {
             var skus = new HashSet<string>(StringComparer.Ordinal);
@@ -353,7 +403,7 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
             }
 
             var rows = new Dictionary<string, CheckRow>(StringComparer.Ordinal);
-            var beat = await _standby.CheckAsync(_node, [.. skus], _options.ClockTolerance + _options.MaxLag, rows, limit.Token).ConfigureAwait(false);
+            var beat = await AskAsync(() => _standby.CheckAsync(_node, [.. skus], _options.ClockTolerance + _options.MaxLag, rows, CancellationToken.None), cancellationToken).ConfigureAwait(false);
             NoteShown(beat);
             if (SentAt(beat) is not { } seenUpTo || _clock.GetElapsedTime(seenUpTo) > _options.MaxLag)
             {
@@ -372,7 +422,8 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
 
             if (refused.Count > 0)
             {
-                var known = await _primary.FindKnownAsync([.. refused.Select(i => commands[i].Id).Distinct(StringComparer.Ordinal)], limit.Token).ConfigureAwait(false);
+                string[] ids = [.. refused.Select(i => commands[i].Id).Distinct(StringComparer.Ordinal)];
+                var known = await AskAsync(() => _primary.FindKnownAsync(ids, CancellationToken.None), cancellationToken).ConfigureAwait(false);
                 foreach (var i in refused)
                 {
                     if (known.Contains(commands[i].Id))

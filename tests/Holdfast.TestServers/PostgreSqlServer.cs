@@ -32,6 +32,12 @@ public sealed class PostgreSqlServer : IAsyncDisposable
     public string ConnectionString => string.Create(
         CultureInfo.InvariantCulture, $"Host=127.0.0.1;Port={Port};Database=postgres;Username=postgres;Password=correct-horse-battery;SSL Mode=Disable;GSS Encryption Mode=Disable");
 
+    /// <summary>One connection string for a primary and its standbys: the driver finds out who is who.</summary>
+    public static string ConnectionStringOf(params PostgreSqlServer[] servers) => new NpgsqlConnectionStringBuilder(servers[0].ConnectionString)
+    {
+        Host = string.Join(',', servers.Select(server => string.Create(CultureInfo.InvariantCulture, $"127.0.0.1:{server.Port}"))),
+    }.ConnectionString;
+
     /// <summary>Makes and starts a primary.</summary>
     /// <param name="settings">Settings beside those that every test server has, such as <c>max_connections=10</c>.</param>
     public static async Task<PostgreSqlServer> StartAsync(params string[] settings)
@@ -67,11 +73,12 @@ public sealed class PostgreSqlServer : IAsyncDisposable
     /// <summary>Makes a standby the primary.</summary>
     public Task PromoteAsync() => RunAsync("pg_ctl", "-D", DataFolder, "-w", "promote");
 
-    /// <summary>Kills the server's main process, and waits until its children have noticed and ended.</summary>
+    /// <summary>Kills every process of the server (kill -9), the main one and its children, and waits until they have ended.</summary>
     public async Task KillAsync()
     {
+        // Stopped first, so that it starts no child that the list lacks.
         var main = MainProcess().ToString(CultureInfo.InvariantCulture);
-        await RunToolAsync("sh", "-c", $"children=$(ps -o pid= --ppid {main}); kill -9 {main}; for child in $children; do while kill -0 $child 2>/dev/null; do sleep 0.02; done; done");
+        await RunToolAsync("sh", "-c", $"kill -STOP {main}; all=\"{main} $(ps -o pid= --ppid {main})\"; kill -9 $all 2>/dev/null; for one in $all; do while kill -0 $one 2>/dev/null; do sleep 0.02; done; done");
     }
 
     /// <summary>Stops every process of the server where it stands, or lets it go on.</summary>
@@ -79,6 +86,20 @@ public sealed class PostgreSqlServer : IAsyncDisposable
     {
         var main = MainProcess().ToString(CultureInfo.InvariantCulture);
         await RunToolAsync("sh", "-c", $"kill -{(paused ? "STOP" : "CONT")} {main} $(ps -o pid= --ppid {main})");
+    }
+
+    /// <summary>Stops the processes that send to the standbys where they stand: from now on these get nothing.</summary>
+    public async Task PauseReplicationAsync()
+    {
+        var senders = (string)(await RunSqlAsync("SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_replication"))!;
+        await RunToolAsync("sh", "-c", $"kill -STOP {senders}");
+    }
+
+    /// <summary>Changes a setting of the running server.</summary>
+    public async Task SetAsync(string name, string value)
+    {
+        await RunSqlAsync($"ALTER SYSTEM SET {name} = '{value}'");
+        await RunSqlAsync("SELECT pg_reload_conf()");
     }
 
     /// <summary>Runs one statement as the superuser, over a connection of its own.</summary>

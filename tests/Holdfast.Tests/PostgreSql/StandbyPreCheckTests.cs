@@ -143,11 +143,34 @@ public sealed class StandbyPreCheckTests : IAsyncLifetime
         (await _engine.GetStockAsync("A", cancellationToken: Token)).Available.ShouldBe(4);
     }
 
+    /// <summary>The driver's own way to give a question up takes a connection to the server that stands still, and with it many seconds.</summary>
+    [Fact]
+    public async Task A_standby_that_stands_still_holds_nobody_up_for_longer_than_the_bound()
+    {
+        await _engine.RestockAsync("r", [("A", 100)], cancellationToken: Token);
+        await UntilAtWorkAsync(null);
+        await _standbyServer.PauseAsync(true);
+        try
+        {
+            var began = TimeProvider.System.GetTimestamp();
+            var orders = await Task.WhenAll(Enumerable.Range(0, 20).Select(i => _engine.DeductAsync($"o{i}", [("A", 1)], cancellationToken: Token).AsTask()));
+            orders.ShouldAllBe(order => order.Status == StockStatus.Done);
+            (await _engine.GetStockAsync(["A"], new() { MaxStaleness = TimeSpan.FromMinutes(1) }, Token))[0].Available.ShouldBe(80);
+            TimeProvider.System.GetElapsedTime(began).ShouldBeLessThan(TimeSpan.FromSeconds(6), "the bound is 1 s, and a slow machine adds to it");
+        }
+        finally
+        {
+            await _standbyServer.PauseAsync(false);
+        }
+
+        await UntilAtWorkAsync(null);
+    }
+
     /// <summary>One connection string for both servers: the driver finds out who is who.</summary>
     [Fact]
     public async Task Both_hosts_in_one_connection_string_make_the_scheme()
     {
-        var both = $"Host=127.0.0.1:{_standbyServer.Port},127.0.0.1:{_primaryServer.Port};Database=postgres;Username=postgres;SSL Mode=Disable;GSS Encryption Mode=Disable";
+        var both = PostgreSqlServer.ConnectionStringOf(_standbyServer, _primaryServer);
         var store = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = both, Schema = "both" }, cancellationToken: Token);
         await using var engine = (StandbyPreCheck)new StockEngineBuilder(store).UseStandbyPreCheck().UseGroupCommit().Build();
         await engine.RestockAsync("r", [("A", 1)], cancellationToken: Token);
