@@ -1,3 +1,5 @@
+using System.Diagnostics;
+
 namespace Holdfast.Testing;
 
 /// <summary>How to read a history.</summary>
@@ -5,6 +7,13 @@ public sealed record HistoryAuditOptions
 {
     /// <summary>Operations on the same SKUs that are known to come from elsewhere (from before the history, from other callers); none by default.</summary>
     public Func<string, bool>? IsForeign { get; init; }
+
+    /// <summary>
+    /// For engines that do not promise <see cref="StockTraits.ExactRefusal"/> but state a bound: how old the state may be
+    /// that a refusal for want of units was decided by. Such refusals are then checked, with this much allowed;
+    /// <see langword="null"/>, the default, goes by the trait.
+    /// </summary>
+    public TimeSpan? RefusalLag { get; init; }
 }
 
 /// <summary>
@@ -13,7 +22,8 @@ public sealed record HistoryAuditOptions
 /// SKU the order of the ledger agrees with real time (where the engine promises <see cref="StockTraits.RealTimeLedger"/>);
 /// and each Insufficient was legal: at some instant between its sending and its answer the units were short (where it
 /// promises <see cref="StockTraits.ExactRefusal"/>), each UnknownSku of a SKU that nobody had been told was stocked; each
-/// KeyConflict, Cancelled and ExceedsDeducted has a command in the history that explains it.
+/// KeyConflict, Cancelled and ExceedsDeducted has a command in the history that explains it; and no repetition of what
+/// was acknowledged was refused.
 /// <para>
 /// Stop the writers first, or a late command still lands after the final read. What an unreleased but expired
 /// reservation would have given is not counted as available: an engine releases it before it refuses.
@@ -41,6 +51,7 @@ internal sealed class HistoryAuditRun(IStockEngine engine, History history, Hist
     private readonly Dictionary<(string Id, FlowKind Kind), List<FlowEntry>> _written = [];
     private readonly Dictionary<string, List<SkuTimeline>> _timelines = new(StringComparer.Ordinal);
     private readonly List<HistoryEvent> _abandoned = [];
+    private readonly long _refusalLag = (long)((options.RefusalLag ?? TimeSpan.Zero).TotalSeconds * Stopwatch.Frequency);
     private long _entries;
 
     public async Task<AuditReport> RunAsync()
@@ -77,7 +88,7 @@ internal sealed class HistoryAuditRun(IStockEngine engine, History history, Hist
             }
         }
 
-        if (engine.Traits.HasFlag(StockTraits.ExactRefusal))
+        if (options.RefusalLag is not null || engine.Traits.HasFlag(StockTraits.ExactRefusal))
         {
             foreach (var refusal in history.Events.Where(sent => sent.Result.Status == StockStatus.Insufficient))
             {
@@ -261,9 +272,25 @@ internal sealed class HistoryAuditRun(IStockEngine engine, History history, Hist
             }
         }
 
+        CheckRepetitions(id, kind, events);
         if (written is not null && options.IsForeign?.Invoke(id) != true && events.TrueForAll(sent => IsRefusal(kind, sent)))
         {
             _differences.Add($"{id}: its {kind} was refused ({events[0].Result.Status}) but is in the ledger of {written[0].Sku} (version {written[0].Version}).");
+        }
+    }
+
+    /// <summary>The duplicate check comes first: whoever sends again what was acknowledged is never told that it can't be done.</summary>
+    private void CheckRepetitions(string id, FlowKind kind, List<HistoryEvent> events)
+    {
+        if (events.Count == 1 || kind is FlowKind.Confirm or FlowKind.Cancel)
+        {
+            return;
+        }
+
+        var acknowledged = events.Where(sent => sent.Result.IsApplied).Select(sent => sent.AnsweredAt).DefaultIfEmpty(long.MaxValue).Min();
+        foreach (var sent in events.Where(sent => sent.SentAt > acknowledged && sent.Result.Status != StockStatus.KeyConflict && IsRefusal(kind, sent)))
+        {
+            _differences.Add($"{id}: was sent again after its {kind} was acknowledged, and was refused ({sent.Result.Status}).");
         }
     }
 
@@ -335,7 +362,7 @@ internal sealed class HistoryAuditRun(IStockEngine engine, History history, Hist
         var least = 0L;
         foreach (var timeline in _timelines[line.Sku])
         {
-            least += timeline.LeastAvailable(refusal.SentAt, refusal.AnsweredAt);
+            least += timeline.LeastAvailable(refusal.SentAt - _refusalLag, refusal.AnsweredAt);
         }
 
         if (least >= wanted)

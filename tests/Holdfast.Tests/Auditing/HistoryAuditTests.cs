@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Holdfast.Testing;
 
 namespace Holdfast.Tests.Auditing;
@@ -84,6 +85,25 @@ public sealed class HistoryAuditTests
 
     [Fact]
     public Task A_refusal_while_the_last_units_were_being_sold_is_legal() => PassesAsync([.. Honest, ("deduct o3: A 3", 35, 45, StockStatus.Insufficient), ("deduct o4: A 1", 59, 90, StockStatus.Insufficient)]);
+
+    /// <summary>o3 was sent 20 ms after its units had come back: by a state of 30 ms ago it was right, by one of 10 ms ago it was not.</summary>
+    [Theory]
+    [InlineData(30, true)]
+    [InlineData(10, false)]
+    public async Task A_refusal_is_legal_within_the_stated_lag_and_not_past_it(int lag, bool isLegal)
+    {
+        const int millisecond = 1_000_000;
+        Stopwatch.Frequency.ShouldBe(1_000 * millisecond);
+        var report = await AuditAsync(
+            [.. Honest, ("cancel o2", 70, 80, StockStatus.Done), ("deduct o3: A 3", 80 + (20 * millisecond), 90 + (20 * millisecond), StockStatus.Insufficient)],
+            script: Script + "\ncancel o2",
+            options: new() { RefusalLag = TimeSpan.FromMilliseconds(lag) });
+        report.Passed.ShouldBe(isLegal);
+    }
+
+    [Fact]
+    public Task A_repetition_of_what_was_acknowledged_that_was_refused() => FindsAsync(
+        [.. Honest, ("deduct o2: A 3", 70, 80, StockStatus.Insufficient)], "-o2: was sent again after its Deduct was acknowledged, and was refused (Insufficient).");
 
     [Fact]
     public Task A_refusal_before_the_first_restock_was_answered_is_legal() => PassesAsync([.. Honest, ("deduct o3: A 1", 1, 15, StockStatus.Insufficient)]);
