@@ -119,6 +119,12 @@ public sealed partial class PostgreSqlEngine
         Decide(state, work.Commands, work.Results);
         if (!state.HasChanges)
         {
+            if (work.HasReplay)
+            {
+                work.IsCommitting = true;
+                await transaction.RunAsync(s_beginAndConfirm, CancellationToken.None).ConfigureAwait(false);
+            }
+
             return true;
         }
 

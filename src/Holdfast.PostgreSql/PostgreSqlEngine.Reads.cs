@@ -345,7 +345,7 @@ public sealed partial class PostgreSqlEngine
                 var remedy = Failure.RemedyFor(e, stage);
                 if (Failure.IsLoss(e))
                 {
-                    _source.Clear();
+                    ForgetConnections();
                 }
 
                 if (remedy != Remedy.TryAgain || attempt >= tries)

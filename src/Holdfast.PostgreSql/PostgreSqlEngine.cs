@@ -23,6 +23,8 @@ public sealed partial class PostgreSqlEngine : IStockEngine
     private static readonly string[] s_begin = [Statements.Begin];
     private static readonly string[] s_rollBack = [Statements.RollBack];
     private static readonly string[] s_beginAgain = [Statements.RollBack, Statements.Begin];
+    private static readonly string[] s_confirm = [Statements.AwaitStandby, Statements.Commit];
+    private static readonly string[] s_beginAndConfirm = [Statements.Begin, .. s_confirm];
 
     private readonly PostgreSqlOptions _options;
     private readonly NpgsqlDataSource _source;
@@ -163,7 +165,9 @@ public sealed partial class PostgreSqlEngine : IStockEngine
             MaxAutoPrepare = given.ContainsKey("Max Auto Prepare") ? given.MaxAutoPrepare : Tuning.PreparedStatements,
             AutoPrepareMinUsages = 2,
             NoResetOnClose = true,
-            Timeout = (int)Math.Ceiling(options.ConnectTimeout.TotalSeconds),
+
+            // Several hosts share the time, since the driver may have to try one after the other.
+            Timeout = (int)Math.Ceiling(options.ConnectTimeout.TotalSeconds / given.Host!.Split(',').Length),
             CommandTimeout = (int)Math.Ceiling((options.StatementTimeout + TimeSpan.FromSeconds(2)).TotalSeconds),
             Enlist = false,
             IncludeErrorDetail = false,
@@ -292,10 +296,19 @@ public sealed partial class PostgreSqlEngine : IStockEngine
             try
             {
                 connection = await _source.OpenConnectionAsync(cancellationToken).ConfigureAwait(false);
+                connection.Notice += work.TakeNotice;
                 work.Stage = Stage.Working;
                 if (await TryAsync(connection, work, cancellationToken).ConfigureAwait(false))
                 {
-                    return null;
+                    if (!work.IsUnconfirmed)
+                    {
+                        return null;
+                    }
+
+                    trouble = $"{Server}: its synchronous standby did not confirm in time.";
+                    _logger.LogWarning("{Server}: the wait for the synchronous standby was cut short: {Commands} commands are in doubt.", Server, commands.Count);
+                    Fill(results, StockStatus.InDoubt, $"It is on the primary, but the standby did not confirm it, so a failover may lose it; try again with the same id. {trouble}");
+                    return trouble;
                 }
 
                 trouble = $"{Server}: the rows changed faster than this transaction could be decided, {attempt} times; try again later.";
@@ -320,8 +333,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine
 
                 if (Failure.IsLoss(e))
                 {
-                    // After a restart of the server the pool's other connections are as dead as this one.
-                    _source.Clear();
+                    ForgetConnections();
                 }
                 else
                 {
@@ -385,8 +397,17 @@ public sealed partial class PostgreSqlEngine : IStockEngine
         Decide(state, work.Commands, work.Results);
         if (!state.HasChanges)
         {
-            // Nothing but refusals and replays: nothing to flush.
-            await transaction.RunAsync(s_rollBack, cancellationToken).ConfigureAwait(false);
+            // Nothing but refusals and replays: nothing to flush. But what is replayed must be on the standby, too.
+            if (work.HasReplay)
+            {
+                work.IsCommitting = true;
+                await transaction.RunAsync(s_confirm, CancellationToken.None).ConfigureAwait(false);
+            }
+            else
+            {
+                await transaction.RunAsync(s_rollBack, cancellationToken).ConfigureAwait(false);
+            }
+
             return true;
         }
 
@@ -463,6 +484,16 @@ public sealed partial class PostgreSqlEngine : IStockEngine
         }
     }
 
+    /// <summary>
+    /// After a restart of the server the pool's other connections are as dead as one that was lost; and of several hosts
+    /// another may be the primary now.
+    /// </summary>
+    private void ForgetConnections()
+    {
+        _source.Clear();
+        (_owner as NpgsqlMultiHostDataSource)?.ClearDatabaseStates();
+    }
+
     private static void Fill(ArraySegment<StockResult> results, StockStatus status, string detail) => results.AsSpan().Fill(StockResult.Of(status, detail));
 
     /// <summary>Ends a transaction that failed, so that its locks go at once and not when the connection is used again.</summary>
@@ -494,5 +525,33 @@ public sealed partial class PostgreSqlEngine : IStockEngine
         public ArraySegment<StockResult> Results { get; } = results;
 
         public Stage Stage { get; set; } = Stage.Connecting;
+
+        /// <summary>Whether a COMMIT is on its way, be it only to learn that others' changes are on the standby.</summary>
+        public bool IsCommitting { get => field || Stage == Stage.Committing; set; }
+
+        /// <summary>
+        /// Whether the server gave up waiting for its synchronous standby: by a cancel of the driver (a time-out) or of an
+        /// administrator. The COMMIT then succeeds with a mere warning, and a failover loses what was acknowledged.
+        /// </summary>
+        public bool IsUnconfirmed { get; private set; }
+
+        public bool HasReplay
+        {
+            get
+            {
+                foreach (var result in Results.AsSpan())
+                {
+                    if (result.Status == StockStatus.Replayed)
+                    {
+                        return true;
+                    }
+                }
+
+                return false;
+            }
+        }
+
+        public void TakeNotice(object sender, NpgsqlNoticeEventArgs e) =>
+            IsUnconfirmed |= IsCommitting && e.Notice is { InvariantSeverity: "WARNING", SqlState: PostgresErrorCodes.Warning };
     }
 }

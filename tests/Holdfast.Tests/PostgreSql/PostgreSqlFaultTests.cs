@@ -116,6 +116,31 @@ public sealed class PostgreSqlFaultTests
         (await LedgerAudit.RunAsync(engine, cancellationToken: Token)).ToString().ShouldStartWith("audit passed");
     }
 
+    /// <summary>The store's own isolation level knows none; a trigger of somebody else's, or an extension, may raise one.</summary>
+    [Theory]
+    [InlineData(PostgreSqlTransactions.Call)]
+    [InlineData(PostgreSqlTransactions.Command)]
+    [InlineData(PostgreSqlTransactions.Version)]
+    public async Task A_serialization_failure_is_retried_inside(PostgreSqlTransactions transactions)
+    {
+        await using var start = new SchemeStart(new());
+        var store = await SharedPostgreSql.NewStoreAsync(start, transactions);
+        await using var engine = await PostgreSqlEngine.OpenAsync(store, cancellationToken: Token);
+        await engine.RestockAsync("r", [("A", 5)], cancellationToken: Token);
+        await SharedPostgreSql.RunSqlAsync(
+            store,
+            """
+            CREATE SEQUENCE {s}.tries;
+            CREATE FUNCTION {s}.fail_once() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN IF nextval('{s}.tries') = 1 THEN RAISE EXCEPTION 'not now' USING ERRCODE = '40001'; END IF; RETURN NEW; END $$;
+            CREATE TRIGGER fail_once BEFORE INSERT ON {s}.operation FOR EACH ROW EXECUTE FUNCTION {s}.fail_once()
+            """);
+
+        (await engine.DeductAsync("o", [("A", 2)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+        (await SharedPostgreSql.RunSqlAsync(store, "SELECT last_value FROM {s}.tries")).ShouldBe(2L);
+        (await LedgerAudit.RunAsync(engine, cancellationToken: Token)).ToString().ShouldStartWith("audit passed");
+    }
+
     [Fact]
     public async Task A_row_that_another_transaction_holds_too_long_makes_Busy_and_not_a_hang()
     {
