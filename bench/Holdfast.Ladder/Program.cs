@@ -18,21 +18,41 @@ AddRung("sqlite-rows", "Group commit against a bare loop that writes the same ro
 AddRung("http", "Single POST /v1/deductions against an endpoint that does nothing.", HttpRungs.Deductions, callers: 256);
 AddRung("http-read", "GET /v1/stock/{sku} against an endpoint that does nothing.", HttpRungs.Reads, callers: 256);
 AddRung("http-client", "Holdfast.Client against single requests.", HttpRungs.ThroughClient, callers: 256);
+var crashStore = new Option<string>("--store") { Description = "sqlite: one file, the server is killed. postgres: PostgreSQL is killed, and then the server.", DefaultValueFactory = _ => "sqlite" };
+crashStore.AcceptOnlyFromAmong("sqlite", "postgres");
 AddFault(
     "crash",
-    "Kills the server (kill -9) again and again under load over one SQLite file; every acknowledged operation must be in the ledger once.",
-    [new("--kills", "How often it is killed.", 20), new("--callers", "How many ask at once.", 32), new("--seed", "What moments and commands hang on.", 1)],
-    (values, output, token) => CrashRun.RunAsync(values[0], values[1], values[2], output, token));
+    "Kills the server (kill -9) again and again under load; every acknowledged operation must be in the ledger once.",
+    [new("--kills", "How often each is killed.", 20), new("--callers", "How many ask at once.", 32), new("--seed", "What moments and commands hang on.", 1)],
+    (values, parsed, output, token) => parsed.GetRequiredValue(crashStore) == "postgres"
+        ? PostgreSqlCrashRun.RunAsync(values[0], values[1], values[2], output, token)
+        : CrashRun.RunAsync(values[0], values[1], values[2], output, token),
+    crashStore);
+AddFault(
+    "failover",
+    "Kills PostgreSQL's primary (kill -9) under load and promotes its standby: what was acknowledged and is lost, and how long it takes.",
+    [new("--kills", "How often, with a synchronous and with an asynchronous standby each.", 5), new("--callers", "How many ask at once.", 32), new("--seed", "What moments and commands hang on.", 1)],
+    (values, _, output, token) => FailoverRun.RunAsync(values[0], values[1], values[2], output, token));
+AddFault(
+    "replica",
+    "The scheme replica while its standby lags, stands still and is down: false sold-outs only inside the stated lag bound.",
+    [new("--seconds", "How long each state of the standby lasts.", 8), new("--callers", "How many buyers.", 24), new("--seed", "What commands hang on.", 1)],
+    (values, _, output, token) => ReplicaRun.RunAsync(values[0], values[1], values[2], output, token));
+AddFault(
+    "nodes",
+    "Three server processes on one PostgreSQL and one hot SKU: together they sell exactly what there is.",
+    [new("--units", "How many units there are.", 5_000), new("--callers", "How many buy at once.", 48), new("--seed", "What commands hang on.", 1)],
+    (values, _, output, token) => NodesRun.RunAsync(values[0], values[1], values[2], output, token));
 AddFault(
     "durability",
     "Counts the server's flushes to disk (strace) against its commits.",
     [new("--orders", "Orders of each part.", 500)],
-    (values, output, token) => DurabilityRun.RunAsync(values[0], output, token));
+    (values, _, output, token) => DurabilityRun.RunAsync(values[0], output, token));
 AddFault(
     "sellout",
     "More buyers than units, all at once: exactly the units are sold, and nobody is refused while one is left.",
     [new("--buyers", "How many want one.", 2_000), new("--units", "How many there are.", 500), new("--rounds", "How often, on each engine.", 3)],
-    (values, output, token) => SelloutRun.RunAsync(values[0], values[1], values[2], output, token));
+    (values, _, output, token) => SelloutRun.RunAsync(values[0], values[1], values[2], output, token));
 AddEmptyServer();
 return await root.Parse(args).InvokeAsync().ConfigureAwait(false);
 
@@ -52,19 +72,19 @@ void AddRung(string name, string description, Func<RungOptions, Rung> create, in
     root.Subcommands.Add(command);
 }
 
-void AddFault(string name, string description, Setting[] settings, Func<int[], Output, CancellationToken, Task<bool>> run)
+void AddFault(string name, string description, Setting[] settings, Func<int[], ParseResult, Output, CancellationToken, Task<bool>> run, params Option[] others)
 {
     var numbers = settings.Select(setting => DeploymentOptions.Number(setting.Name, setting.Description, setting.Default, 1, 1_000_000)).ToArray();
     var command = new Command(name, description) { json, file };
-    foreach (var number in numbers)
+    foreach (var option in numbers.Concat(others))
     {
-        command.Options.Add(number);
+        command.Options.Add(option);
     }
 
     command.SetAction(async (parsed, cancellationToken) =>
     {
         var output = new Output(Console.Out, Console.Error, parsed.GetValue(json), parsed.GetValue(file));
-        return await run([.. numbers.Select(parsed.GetRequiredValue)], output, cancellationToken).ConfigureAwait(false) ? 0 : 1;
+        return await run([.. numbers.Select(parsed.GetRequiredValue)], parsed, output, cancellationToken).ConfigureAwait(false) ? 0 : 1;
     });
     root.Subcommands.Add(command);
 }

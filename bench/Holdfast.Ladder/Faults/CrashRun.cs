@@ -1,5 +1,4 @@
 using Holdfast.Cli;
-using Holdfast.Client;
 using Holdfast.Testing;
 
 namespace Holdfast.Ladder.Faults;
@@ -11,9 +10,7 @@ namespace Holdfast.Ladder.Faults;
 internal static class CrashRun
 {
     private const string Scheme = "batched";
-    private const int Skus = 8;
     private static readonly TimeSpan RestartBound = TimeSpan.FromSeconds(3);
-    private static readonly TimeSpan WindDown = TimeSpan.FromMinutes(2);
 
     public static async Task<bool> RunAsync(int kills, int callers, int seed, Output output, CancellationToken cancellationToken)
     {
@@ -31,24 +28,18 @@ internal static class CrashRun
         var server = await ServerProcess.StartAsync(Scheme, store, port).ConfigureAwait(false);
         try
         {
-            var client = await HoldfastClient.ConnectAsync(
-                new() { Addresses = { server.Address }, Deadline = TimeSpan.FromSeconds(60), RestAfterFailure = TimeSpan.FromMilliseconds(50), MaxRetryDelay = TimeSpan.FromMilliseconds(200) },
-                cancellationToken).ConfigureAwait(false);
+            var client = await Callers.ConnectAsync(server, cancellationToken).ConfigureAwait(false);
             await using (client.ConfigureAwait(false))
             {
                 var run = RunName.New(TimeProvider.System);
                 var engine = history.Record(client);
-                await engine.RestockAsync($"{run}-opening", [.. Enumerable.Range(0, Skus).Select(i => new StockLine($"{run}-{i}", 100_000))], cancellationToken: cancellationToken).ConfigureAwait(false);
-                var load = Task.WhenAll(Enumerable.Range(0, callers).Select(i => WorkAsync(engine, run, i, seed, stop.Token)));
+                await Callers.OpenAsync(engine, run, cancellationToken).ConfigureAwait(false);
+                var load = Callers.RunAsync([engine], run, callers, seed, stop.Token);
                 output.Line($"{"kill",-6}{"answered before it",20}{"ready again after",20}");
                 for (var i = 1; i <= kills; i++)
                 {
                     var before = history.Count;
-                    await Task.WhenAny(load, Task.Delay(TimeSpan.FromMilliseconds(random.Next(300, 1_200)), TimeProvider.System, cancellationToken)).ConfigureAwait(false);
-                    if (load.IsFaulted)
-                    {
-                        break;
-                    }
+                    await Callers.WorkForAsync(load, TimeSpan.FromMilliseconds(random.Next(300, 1_200)), cancellationToken).ConfigureAwait(false);
 
                     var answered = history.Count - before;
                     await server.KillAsync().ConfigureAwait(false);
@@ -59,7 +50,7 @@ internal static class CrashRun
                 }
 
                 await stop.CancelAsync().ConfigureAwait(false);
-                await load.WaitAsync(WindDown, TimeProvider.System, CancellationToken.None).ConfigureAwait(false);
+                await load.WaitAsync(Callers.WindDown, TimeProvider.System, CancellationToken.None).ConfigureAwait(false);
             }
 
             await server.StopAsync().ConfigureAwait(false);
@@ -98,37 +89,5 @@ internal static class CrashRun
             }).ConfigureAwait(false);
             return audit.Passed && inTime;
         }
-    }
-
-    /// <summary>One caller: orders, and now and then what follows them.</summary>
-    private static async Task WorkAsync(IStockEngine engine, string run, int caller, int seed, CancellationToken stop)
-    {
-        var random = new Random(unchecked((seed * 1_000_003) + caller));
-        await Task.Yield();
-        for (var i = 0; !stop.IsCancellationRequested; i++)
-        {
-            var id = $"{run}-{caller:x}-{i:x}";
-            StockLine[] cart = [.. Enumerable.Range(0, random.Next(1, 4)).Select(_ => new StockLine($"{run}-{random.Next(Skus)}", random.Next(1, 4)))];
-            switch (random.Next(10))
-            {
-                case < 6:
-                    await SendAsync(StockCommand.Deduct(id, cart)).ConfigureAwait(false);
-                    break;
-                case < 8:
-                    await SendAsync(StockCommand.Deduct(id, cart)).ConfigureAwait(false);
-                    await SendAsync(random.Next(3) == 0 ? StockCommand.Cancel(id) : StockCommand.Refund($"{id}-back", id, [cart[0] with { Quantity = 1 }])).ConfigureAwait(false);
-                    break;
-                case 8:
-                    await SendAsync(StockCommand.Reserve(id, cart, TimeSpan.FromHours(1))).ConfigureAwait(false);
-                    await SendAsync(random.Next(2) == 0 ? StockCommand.Confirm(id) : StockCommand.Cancel(id)).ConfigureAwait(false);
-                    break;
-                default:
-                    await SendAsync(StockCommand.Restock(id, [cart[0]])).ConfigureAwait(false);
-                    break;
-            }
-        }
-
-        // Never cancelled in flight: an answer that comes late is still an answer.
-        async ValueTask SendAsync(StockCommand command) => await engine.ExecuteAsync(command, CancellationToken.None).ConfigureAwait(false);
     }
 }

@@ -1,0 +1,33 @@
+using Holdfast.Ladder;
+using Holdfast.Ladder.Faults;
+
+namespace Holdfast.FaultTests;
+
+/// <summary>
+/// A slice of each of the ladder's long runs (bench/Holdfast.Ladder/Faults): the same code, with one kill. Each ends in
+/// the audit of the ledger and of the callers' history, and fails past its bounds.
+/// </summary>
+public sealed class LadderTests
+{
+    private const int Seed = 1;
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public Task PostgreSql_killed_and_the_server_killed() => RunAsync(output => PostgreSqlCrashRun.RunAsync(kills: 1, callers: 16, Seed, output, Token));
+
+    [Fact]
+    public Task The_primary_lost_and_its_standby_promoted() => RunAsync(output => FailoverRun.RunAsync(failovers: 1, callers: 16, Seed, output, Token));
+
+    [Fact]
+    public Task A_standby_that_lags_stands_still_and_is_down() => RunAsync(output => ReplicaRun.RunAsync(seconds: 1, callers: 12, Seed, output, Token));
+
+    [Fact]
+    public Task Three_server_processes_sell_one_hot_sku() => RunAsync(output => NodesRun.RunAsync(units: 500, callers: 24, Seed, output, Token));
+
+    private static async Task RunAsync(Func<Output, Task<bool>> run)
+    {
+        var report = new StringWriter();
+        (await run(new(report, TextWriter.Null, json: false, file: null))).ShouldBeTrue(report.ToString());
+    }
+}
