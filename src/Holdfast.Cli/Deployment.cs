@@ -59,7 +59,9 @@ internal sealed class DeploymentOptions
 internal sealed class Deployment : IAsyncDisposable
 {
     private const string SqlitePrefix = "sqlite:";
-    private const string PostgreSqlPrefix = "postgres:";
+
+    /// <summary>Stores on a server, which any number of readers can open.</summary>
+    private static readonly string[] s_serverPrefixes = ["postgres:", "redis:"];
 
     private readonly string? _scratch;
 
@@ -101,7 +103,7 @@ internal sealed class Deployment : IAsyncDisposable
             throw new UsageException($"{option}: {problem}{(option == "--store" ? " A server is written http://HOST:PORT." : "")}");
         }
 
-        var scheme = SchemeCatalog.Schemes.Single(s => s.Name == (choice.Scheme ?? SchemeCatalog.DefaultScheme));
+        var scheme = SchemeCatalog.Schemes.Single(s => s.Name == (choice.Scheme ?? SchemeCatalog.DefaultFor(choice.Store)));
         var scratch = choice.Store is null && scheme.Stores[0].Name == "sqlite" ? Directory.CreateTempSubdirectory("holdfast-").FullName : null;
         try
         {
@@ -125,7 +127,7 @@ internal sealed class Deployment : IAsyncDisposable
             throw new UsageException("--store is missing: say which store, for example sqlite:shop.db or http://127.0.0.1:5080");
         }
 
-        if (choice.Store.StartsWith(PostgreSqlPrefix, StringComparison.Ordinal) && SchemeCatalog.Problem(choice.Scheme, choice.Store) is null)
+        if (Array.Exists(s_serverPrefixes, prefix => choice.Store.StartsWith(prefix, StringComparison.Ordinal)) && SchemeCatalog.Problem(choice.Scheme, choice.Store) is null)
         {
             var opened = await SchemeCatalog.OpenAsync(choice.Scheme, choice.Store, readOnly: true, cancellationToken: cancellationToken).ConfigureAwait(false);
             return new(opened.Engine, "read-only", opened.Location, opened.Durability);

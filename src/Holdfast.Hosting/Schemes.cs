@@ -15,6 +15,7 @@ public static class SchemeCatalog
         StoreKinds.Memory,
         StoreKinds.Sqlite,
         StoreKinds.PostgreSql,
+        StoreKinds.Redis,
     ];
 
     /// <summary>The schemes, the simplest first. Layers are written outermost first.</summary>
@@ -46,15 +47,28 @@ public static class SchemeCatalog
             "batched, with a streaming standby that tells the crowd what is sold out; the store names both hosts",
             stores: [StoreKinds.PostgreSql],
             layers: (engine, options) => engine.UseTelemetry().UseStandbyPreCheck().UseGroupCommit(options.GroupCommit)),
+
+        new("redis",
+            "all of it in Redis, in Lua: the fastest over a network, and as durable as that Redis is set to be",
+            stores: [StoreKinds.Redis],
+            layers: (engine, options) => engine.UseTelemetry().UseGroupCommit(options.GroupCommit)),
     ];
 
+    /// <summary>The scheme that is taken for a store when none is named: <see cref="DefaultScheme"/>, or the first that runs on a store which that one does not run on.</summary>
+    /// <param name="store">The text of a store, such as <c>sqlite:PATH</c>.</param>
+    public static string DefaultFor(string? store)
+    {
+        var kind = string.IsNullOrWhiteSpace(store) ? null : Stores.FirstOrDefault(k => k.Name == KindOf(store));
+        return kind is null || Schemes.Any(s => s.Name == DefaultScheme && s.Stores.Contains(kind)) ? DefaultScheme : Schemes.First(s => s.Stores.Contains(kind)).Name;
+    }
+
     /// <summary>Says what is wrong with a scheme and a store text, or <see langword="null"/> when they fit together.</summary>
-    /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultScheme"/>.</param>
+    /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultFor"/> the store.</param>
     /// <param name="store">The text of a store, such as <c>sqlite:PATH</c>; <see langword="null"/> for the scheme's own default.</param>
     public static string? Problem(string? scheme, string? store) => TryResolve(scheme, store, out _, out _, out _);
 
     /// <summary>Opens a scheme over a store: the way in for programs without dependency injection.</summary>
-    /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultScheme"/>.</param>
+    /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultFor"/> the store.</param>
     /// <param name="store">The text of a store, such as <c>sqlite:PATH</c>; <see langword="null"/> for the scheme's own default.</param>
     /// <param name="options">Bounds of the layers; the defaults when <see langword="null"/>. Its scheme and store are not looked at.</param>
     /// <param name="services">Where stores and layers find a clock and loggers; none by default.</param>
@@ -87,7 +101,7 @@ public static class SchemeCatalog
     {
         kind = null;
         location = null;
-        var name = string.IsNullOrWhiteSpace(schemeName) ? DefaultScheme : schemeName;
+        var name = string.IsNullOrWhiteSpace(schemeName) ? DefaultFor(store) : schemeName;
         scheme = Schemes.FirstOrDefault(s => s.Name == name);
         if (scheme is null)
         {
@@ -101,15 +115,14 @@ public static class SchemeCatalog
             return null;
         }
 
-        var colon = store.IndexOf(':', StringComparison.Ordinal);
-        var kindName = colon < 0 ? store : store[..colon];
+        var kindName = KindOf(store);
         kind = Stores.FirstOrDefault(k => k.Name == kindName);
         if (kind is null)
         {
             return $"Store '{Shown(store)}' is not known; the stores are {string.Join(", ", Stores.Select(k => k.Form))}.";
         }
 
-        location = colon < 0 ? "" : store[(colon + 1)..];
+        location = kindName.Length == store.Length ? "" : store[(kindName.Length + 1)..];
         if (!scheme.Stores.Contains(kind))
         {
             return $"Scheme '{name}' does not run on the store '{kindName}'; it runs on {string.Join(", ", scheme.Stores.Select(k => k.Form))}.";
@@ -117,6 +130,9 @@ public static class SchemeCatalog
 
         return kind.LocationProblem(location) is { } problem ? $"Store '{Shown(store)}' {problem}; it is written {kind.Form}." : null;
     }
+
+    /// <summary>The part of a store text before its colon.</summary>
+    private static string KindOf(string store) => store.IndexOf(':', StringComparison.Ordinal) is >= 0 and var colon ? store[..colon] : store;
 
     /// <summary>A store text as messages may show it: what stands in a connection string may be a password.</summary>
     private static string Shown(string store)

@@ -8,6 +8,7 @@ internal static class StoreKinds
     public static readonly StoreKind Memory = new MemoryStore();
     public static readonly StoreKind Sqlite = new SqliteStore();
     public static readonly StoreKind PostgreSql = new PostgreSqlStore();
+    public static readonly StoreKind Redis = new RedisStore();
 
     private sealed class MemoryStore() : StoreKind("memory", "memory", "the memory of this process; gone when it ends", "")
     {
@@ -72,6 +73,31 @@ internal static class StoreKinds
                 options,
                 (TimeProvider?)request.Services.GetService(typeof(TimeProvider)),
                 (ILogger<PostgreSqlEngine>?)request.Services.GetService(typeof(ILogger<PostgreSqlEngine>)),
+                cancellationToken).ConfigureAwait(false);
+            return new(engine, engine.Server, engine.Durability);
+        }
+    }
+    private sealed class RedisStore() : StoreKind("redis", "redis:HOST:PORT[,OPTIONS]", "a Redis server or cluster, shared by any number of processes; several hosts and the driver's options (password=…) with commas between", "localhost:6379")
+    {
+        internal override string? LocationProblem(string location)
+        {
+            try
+            {
+                new RedisOptions { Configuration = location }.Validate();
+                return null;
+            }
+            catch (ArgumentException e)
+            {
+                return $"is not usable: {e.Message}";
+            }
+        }
+
+        internal override async ValueTask<OpenedStore> OpenAsync(StoreRequest request, CancellationToken cancellationToken)
+        {
+            var engine = await RedisEngine.OpenAsync(
+                new() { Configuration = request.Location, ReadOnly = request.ReadOnly },
+                (TimeProvider?)request.Services.GetService(typeof(TimeProvider)),
+                (ILogger<RedisEngine>?)request.Services.GetService(typeof(ILogger<RedisEngine>)),
                 cancellationToken).ConfigureAwait(false);
             return new(engine, engine.Server, engine.Durability);
         }

@@ -1,6 +1,7 @@
 using Holdfast.Testing;
 using Holdfast.Tests.Client;
 using Holdfast.Tests.PostgreSql;
+using Holdfast.Tests.Redis;
 
 namespace Holdfast.Tests.Conformance;
 
@@ -21,6 +22,9 @@ public static class Schemes
         new("batched", start => new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full))),
         new("http-memory", start => RunningServer.OpenClientAsync(start, new MemoryEngine(start.Clock))),
         new("http-batched", start => RunningServer.OpenClientAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
+
+        new("redis", async start => new GroupCommit(await SharedRedis.OpenAsync(start), new() { MaxConcurrentBatches = 2 })),
+        new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 2 })),
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 

@@ -194,8 +194,8 @@ public sealed class SettingsTests
         {
             foreach (var scheme in SchemeCatalog.Schemes)
             {
-                // PostgreSQL's need a server: PostgreSqlHostingTests opens them.
-                foreach (var kind in scheme.Stores.Where(kind => kind.Name != "postgres"))
+                // PostgreSQL and Redis need a server: PostgreSqlHostingTests and RedisHostingTests open them.
+                foreach (var kind in scheme.Stores.Where(kind => kind.Name is not ("postgres" or "redis")))
                 {
                     var store = kind.Name == "memory" ? "memory" : $"{kind.Name}:{Path.Combine(folder.FullName, scheme.Name + ".db")}";
                     await using var opened = await SchemeCatalog.OpenAsync(scheme.Name, store, cancellationToken: Cancelled);

@@ -1,0 +1,389 @@
+-- What each verb does: the rules of Holdfast.Rules.StockRules once more, for the one store that can't run those. The
+-- differential test holds both to the same reference model. Each verb answers a result (see execute.lua), or nothing when
+-- the bound of work was reached before it could be decided; it then has changed nothing but the release of what was due.
+
+local DEDUCT, RESERVE, CONFIRM, CANCEL, ABANDON, REFUND, RESTOCK, ADJUST = 1, 2, 3, 4, 5, 6, 7, 8
+local DONE, CONFLICT, WAS_CANCELLED, WAS_EXPIRED, REPLAYED, UNKNOWN_TARGET, INVALID_STATE, UNKNOWN_SKU, OVER_LIMIT, OVER_DEDUCTED, SHORT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local MAX_SUPPLIED = 9007199254740991
+
+local function plain(status, original)
+  return string.char(status, original or 0, 0)
+end
+
+local function refused(status, line, available)
+  return pack('<BBBI2I7', status, 0, 2, line - 1, available or 0)
+end
+
+local function withLeft(status, original, left)
+  local out = { pack('<BBBI2', status, original, 1, #left) }
+  for i = 1, #left do
+    out[i + 1] = pack('<I7', left[i])
+  end
+  return concat(out)
+end
+
+local function withNames(status, original, op, left)
+  if #left == 0 then
+    return plain(status, original)
+  end
+  local out = { pack('<BBBI2', status, original, 3, #left) }
+  for i = 1, #left do
+    out[i + 1] = pack('<Bc0I7', #op.skus[i], op.skus[i], left[i])
+  end
+  return concat(out)
+end
+
+-- The rows of a command's lines, or the line whose SKU is not known.
+local function findRows(c)
+  local found, n = {}, 0
+  for j = 6, #c, 2 do
+    local row = findRow(c[j])
+    n = n + 1
+    if not row then
+      return nil, n
+    end
+    found[n] = row
+  end
+  return found, n
+end
+
+local function skusOf(c)
+  local skus, n = {}, 0
+  for j = 6, #c, 2 do
+    n = n + 1
+    skus[n] = c[j]
+  end
+  return skus
+end
+
+-- Writes the record of an operation that applies, and remembers it.
+local function remember(c, state, changed, n, lines, left)
+  local flags = 0
+  if c[3] > 0 then flags = flags + HAS_TTL end
+  if c[4] ~= '' then flags = flags + HAS_TARGET end
+  if c[5] ~= '' then flags = flags + HAS_NOTE end
+  local position = append(c[1], flags, c[2], c[3], c[4], c[5], changed, skusOf(c), n, lines)
+  local op = { id = c[2], state = state, position = position, command = c, left = left, created = now }
+  ops[c[2]] = op
+  changedOp(op)
+  return withLeft(DONE, 0, left)
+end
+
+-- Nearly all commands of a flash sale: a deduction of one line, without a note.
+local function deductOne(c)
+  local row = findRow(c[6])
+  if not row then
+    return refused(UNKNOWN_SKU, 1)
+  end
+  if anyDue and not releaseDue({ row }, 1) then
+    return nil
+  end
+  local units = c[7]
+  if row.a < units then
+    return refused(SHORT, 1, row.a)
+  end
+  local id, sku = c[2], row.sku
+  local size = 45 + #id + #sku
+  local piece = roomFor(size)
+  local position = part * PART + offset
+  if not row.index then
+    row.index, row.v0 = {}, row.v
+    touched[#touched + 1] = row
+  end
+  local available, version = row.a - units, row.v + 1
+  row.a, row.v = available, version
+  piece.n = piece.n + 1
+  piece[piece.n] = pack('<I4BBI6Bc0I2I3Bc0i6I7I7I6', size, DEDUCT, 0, now, #id, id, 1, 15 + #id, #sku, sku, units, available, row.r, version)
+  local index = row.index
+  index[#index + 1] = pack('<I6', position + 15 + #id)
+  offset = offset + size
+  work = work + 1
+  local op = { id = id, state = APPLIED, position = position, command = c, left = { available }, changed = true }
+  ops[id] = op
+  changedOps[#changedOps + 1] = op
+  return pack('<BBBI2I7', DONE, 0, 1, 1, available)
+end
+
+local function take(c)
+  if c[1] == DEDUCT and #c == 7 and c[5] == '' then
+    return deductOne(c)
+  end
+  local changed, n = findRows(c)
+  if not changed then
+    return refused(UNKNOWN_SKU, n)
+  end
+  if not releaseDue(changed, n) then
+    return nil
+  end
+  for i = 1, n do
+    if changed[i].a < c[4 + 2 * i + 1] then
+      return refused(SHORT, i, changed[i].a)
+    end
+  end
+  local reserves = c[1] == RESERVE
+  local lines, left = {}, {}
+  for i = 1, n do
+    local units = c[4 + 2 * i + 1]
+    lines[i] = change(changed[i], units, -units, reserves and units or 0)
+    left[i] = changed[i].a
+  end
+  if reserves then
+    held[#held + 1] = c
+  end
+  return remember(c, reserves and RESERVED or APPLIED, changed, n, lines, left)
+end
+
+local function finish(op, state, left)
+  op.state, op.endedAt, op.endLeft = state, now, left
+  changedOp(op)
+  return withNames(DONE, 0, op, left)
+end
+
+local function heldRows(op)
+  local changed = {}
+  for i = 1, op.n do
+    changed[i] = heldRow(op.skus[i])
+  end
+  return changed
+end
+
+local function confirm(op)
+  if not op then
+    return plain(UNKNOWN_TARGET)
+  elseif op.state == EXPIRED then
+    return plain(WAS_EXPIRED)
+  elseif op.state == CONFIRMED then
+    return withNames(REPLAYED, DONE, whole(op), op.endLeft)
+  elseif op.state ~= RESERVED then
+    return plain(INVALID_STATE)
+  end
+  local changed = heldRows(whole(op))
+  if not releaseDue(changed, op.n) then
+    return nil
+  end
+  local lines, left = {}, {}
+  for i = 1, op.n do
+    lines[i] = change(changed[i], op.units[i], 0, -op.units[i])
+    left[i] = changed[i].a
+  end
+  append(CONFIRM, HELD, op.id, 0, '', '', changed, op.skus, op.n, lines)
+  release(op)
+  return finish(op, CONFIRMED, left)
+end
+
+-- A tombstone is an operation without lines.
+local function tombstone(c, state)
+  local position = append(c[1] + TOMBSTONE, 0, c[2], 0, '', '', {}, {}, 0, {})
+  work = work + 1
+  local op = { id = c[2], state = state, position = position, verb = c[1] + TOMBSTONE, skus = {}, units = {}, left = {}, n = 0, created = now }
+  ops[c[2]] = op
+  changedOp(op)
+  return plain(DONE)
+end
+
+local function cancel(c, op)
+  if not op then
+    return tombstone(c, CANCELLED)
+  elseif op.state == EXPIRED then
+    return plain(REPLAYED, WAS_EXPIRED)
+  elseif op.state == CANCELLED or op.state == ABANDONED then
+    return withNames(REPLAYED, WAS_CANCELLED, whole(op), op.endLeft or {})
+  end
+  whole(op)
+  if op.verb ~= DEDUCT and op.verb ~= RESERVE then
+    return plain(INVALID_STATE)
+  end
+  local all = heldRows(op)
+  if not releaseDue(all, op.n) then
+    return nil
+  end
+  local wasHeld = op.state == RESERVED
+  local changed, skus, lines, left, n = {}, {}, {}, {}, 0
+  for i = 1, op.n do
+    local units = op.units[i] - (op.refunded and op.refunded[i] or 0)
+    if units > 0 then
+      n = n + 1
+      changed[n], skus[n] = all[i], op.skus[i]
+      lines[n] = change(all[i], units, units, wasHeld and -units or 0)
+    end
+    left[i] = all[i].a
+  end
+  append(CANCEL, wasHeld and HELD or 0, op.id, 0, '', '', changed, skus, n, lines)
+  if wasHeld then
+    release(op)
+  end
+  return finish(op, CANCELLED, left)
+end
+
+local function abandon(c, op)
+  if not op then
+    return tombstone(c, ABANDONED)
+  elseif op.state == CANCELLED or op.state == ABANDONED then
+    return plain(REPLAYED, WAS_CANCELLED)
+  elseif op.state == EXPIRED then
+    return plain(REPLAYED, WAS_EXPIRED)
+  end
+  return withNames(REPLAYED, DONE, whole(op), op.left)
+end
+
+local function refund(c)
+  local target = findOp(c[4])
+  if not target then
+    return plain(UNKNOWN_TARGET)
+  end
+  if isDue(target) then
+    expire(target)
+  end
+  whole(target)
+  if not ((target.verb == DEDUCT and target.state == APPLIED) or (target.verb == RESERVE and target.state == CONFIRMED)) then
+    return plain(INVALID_STATE)
+  end
+  local changed, n = findRows(c)
+  if not changed then
+    return refused(UNKNOWN_SKU, n)
+  end
+  local place = target.place
+  if not place then
+    place = {}
+    for i = 1, target.n do
+      place[target.skus[i]] = i
+    end
+    target.place = place
+  end
+  for i = 1, n do
+    local at = place[c[4 + 2 * i]]
+    local refundable = at and target.units[at] - (target.refunded and target.refunded[at] or 0) or 0
+    if c[4 + 2 * i + 1] > refundable then
+      return refused(OVER_DEDUCTED, i, refundable)
+    end
+  end
+  if not releaseDue(changed, n) then
+    return nil
+  end
+  if not target.refunded then
+    target.refunded = {}
+    for i = 1, target.n do
+      target.refunded[i] = 0
+    end
+  end
+  local lines, left = {}, {}
+  for i = 1, n do
+    local units = c[4 + 2 * i + 1]
+    local at = place[c[4 + 2 * i]]
+    target.refunded[at] = target.refunded[at] + units
+    lines[i] = change(changed[i], units, units, 0)
+    left[i] = changed[i].a
+  end
+  changedOp(target)
+  return remember(c, APPLIED, changed, n, lines, left)
+end
+
+local function restock(c)
+  local known, k, n = {}, 0, 0
+  for j = 6, #c, 2 do
+    n = n + 1
+    local row = findRow(c[j])
+    if row then
+      if row.supplied > MAX_SUPPLIED - c[j + 1] then
+        return refused(OVER_LIMIT, n)
+      end
+      k = k + 1
+      known[k] = row
+    end
+  end
+  if not releaseDue(known, k) then
+    return nil
+  end
+  local changed, lines, left = {}, {}, {}
+  for i = 1, n do
+    local sku, units = c[4 + 2 * i], c[4 + 2 * i + 1]
+    local row = rows[sku]
+    if not row then
+      row = { sku = sku, a = 0, r = 0, restocked = 0, adjusted = 0, supplied = 0, v = 0 }
+      rows[sku] = row
+      newSkus[#newSkus + 1] = sku
+    end
+    row.restocked = row.restocked + units
+    row.supplied = row.supplied + units
+    changed[i] = row
+    lines[i] = change(row, units, units, 0)
+    left[i] = row.a
+  end
+  return remember(c, APPLIED, changed, n, lines, left)
+end
+
+local function adjust(c)
+  local changed, n = findRows(c)
+  if not changed then
+    return refused(UNKNOWN_SKU, n)
+  end
+  for i = 1, n do
+    local units = c[4 + 2 * i + 1]
+    if units > 0 and changed[i].supplied > MAX_SUPPLIED - units then
+      return refused(OVER_LIMIT, i)
+    end
+  end
+  if not releaseDue(changed, n) then
+    return nil
+  end
+  for i = 1, n do
+    if changed[i].a + c[4 + 2 * i + 1] < 0 then
+      return refused(SHORT, i, changed[i].a)
+    end
+  end
+  local lines, left = {}, {}
+  for i = 1, n do
+    local row, units = changed[i], c[4 + 2 * i + 1]
+    row.adjusted = row.adjusted + units
+    if units > 0 then
+      row.supplied = row.supplied + units
+    end
+    lines[i] = change(row, units, units, 0)
+    left[i] = row.a
+  end
+  return remember(c, APPLIED, changed, n, lines, left)
+end
+
+-- The answer to a command whose id is taken.
+local function again(c, op)
+  whole(op)
+  if op.verb < TOMBSTONE then
+    local same = op.verb == c[1] and op.ttl == c[3] and op.target == c[4] and #c == 5 + 2 * op.n
+    for i = 1, same and op.n or 0 do
+      if op.skus[i] ~= c[4 + 2 * i] or op.units[i] ~= c[4 + 2 * i + 1] then
+        same = false
+        break
+      end
+    end
+    if not same then
+      return plain(CONFLICT)
+    end
+  end
+  if op.state == CANCELLED or op.state == ABANDONED then
+    return plain(WAS_CANCELLED)
+  elseif op.state == EXPIRED then
+    return plain(WAS_EXPIRED)
+  end
+  return withLeft(REPLAYED, DONE, op.left)
+end
+
+local VERBS = { [DEDUCT] = take, [RESERVE] = take, [REFUND] = refund, [RESTOCK] = restock, [ADJUST] = adjust }
+
+local function decide(c)
+  local verb = c[1]
+  local op = findOp(c[2])
+  if op and isDue(op) then
+    expire(op)
+  end
+  if verb == CONFIRM then
+    return confirm(op)
+  elseif verb == CANCEL then
+    return cancel(c, op)
+  elseif verb == ABANDON then
+    return abandon(c, op)
+  elseif op then
+    -- The duplicate check comes first, before any look at stock.
+    return again(c, op)
+  end
+  return VERBS[verb](c)
+end
