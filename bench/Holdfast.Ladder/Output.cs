@@ -7,7 +7,7 @@ using System.Text.Json.Serialization;
 namespace Holdfast.Ladder;
 
 /// <summary>Where a rung writes: its lines to the console, and to a file as well when one is asked for; or one JSON object at the end.</summary>
-internal sealed class Output(TextWriter console, TextWriter progress, bool json, string? file)
+internal sealed class Output(TextWriter console, TextWriter progress, bool json, string? file, bool fileAsJsonToo = false)
 {
     private static readonly JsonSerializerOptions JsonOptions = new(JsonSerializerDefaults.Web)
     {
@@ -51,6 +51,10 @@ internal sealed class Output(TextWriter console, TextWriter progress, bool json,
             var folder = Path.GetDirectoryName(Path.GetFullPath(file))!;
             Directory.CreateDirectory(folder);
             await File.WriteAllTextAsync(file, _text.ToString()).ConfigureAwait(false);
+            if (fileAsJsonToo)
+            {
+                await File.WriteAllTextAsync(Path.ChangeExtension(file, ".json"), JsonSerializer.Serialize(report, JsonOptions) + "\n").ConfigureAwait(false);
+            }
         }
     }
 

@@ -29,6 +29,9 @@ internal sealed record Rung
     public required Func<CancellationToken, Task<Measured>> Baseline { get; init; }
 
     public IReadOnlyList<string> Settings { get; init; } = [];
+
+    /// <summary>What has to be found out before the first pair.</summary>
+    public Func<CancellationToken, Task>? Prepare { get; init; }
 }
 
 /// <summary>Measures a rung in alternated pairs, so that a machine that slows down or speeds up does so for both sides.</summary>
@@ -40,6 +43,11 @@ internal static class Pairs
     {
         output.Heading($"{rung.Name}: {rung.Question}", [.. rung.Settings]);
         output.Line($"{"pair",-6}{rung.SubjectName + "/s",30}{rung.BaselineName + "/s",30}{"ratio",10}");
+        if (rung.Prepare is { } prepare)
+        {
+            await prepare(cancellationToken).ConfigureAwait(false);
+        }
+
         var rows = new List<(Measured Subject, Measured Baseline, double Ratio)>();
         for (var i = 0; i < pairs; i++)
         {
@@ -88,7 +96,7 @@ internal static class Pairs
         static string Audit(Measured side) => side.Audit is null ? "" : $"; audit {side.Audit}";
     }
 
-    private static double Median(double[] values)
+    public static double Median(double[] values)
     {
         Array.Sort(values);
         var middle = values.Length / 2;

@@ -15,11 +15,15 @@ AddRung("memory", "MemoryEngine under GroupCommit against a bare channel's reque
 AddRung("memory-commands", "The same against a channel that carries the same commands.", MemoryRung.WithCommands, callers: 1_024);
 AddRung("sqlite", "Group commit against one transaction a command, on SQLite.", SqliteRungs.Batched, callers: 1_024);
 AddRung("sqlite-rows", "Group commit against a bare loop that writes the same rows, on SQLite.", SqliteRungs.Rows, callers: 1_024);
+AddPostgreSqlRung("postgres", "Group commit against one transaction a command, on PostgreSQL.", PostgreSqlRungs.Batched, callers: 1_024);
+AddPostgreSqlRung("postgres-rows", "Group commit against a bare loop of the same inserts, on PostgreSQL.", PostgreSqlRungs.Rows, callers: 1_024);
+AddPostgreSqlRung("postgres-zipf", "Carts over 10,000 SKUs, on PostgreSQL.", PostgreSqlRungs.Zipf, callers: 1_024);
 AddRung("http", "Single POST /v1/deductions against an endpoint that does nothing.", HttpRungs.Deductions, callers: 256);
 AddRung("http-read", "GET /v1/stock/{sku} against an endpoint that does nothing.", HttpRungs.Reads, callers: 256);
 AddRung("http-client", "Holdfast.Client against single requests.", HttpRungs.ThroughClient, callers: 256);
 var crashStore = new Option<string>("--store") { Description = "sqlite: one file, the server is killed. postgres: PostgreSQL is killed, and then the server.", DefaultValueFactory = _ => "sqlite" };
 crashStore.AcceptOnlyFromAmong("sqlite", "postgres");
+AddSideBySide();
 AddFault(
     "crash",
     "Kills the server (kill -9) again and again under load; every acknowledged operation must be in the ledger once.",
@@ -56,7 +60,24 @@ AddFault(
 AddEmptyServer();
 return await root.Parse(args).InvokeAsync().ConfigureAwait(false);
 
-void AddRung(string name, string description, Func<RungOptions, Rung> create, int callers)
+void AddRung(string name, string description, Func<RungOptions, Rung> create, int callers) => AddRungCommand(
+    name, description, callers, (options, output, token) => Pairs.RunAsync(create(options), options.Pairs, output, token));
+
+// A rung on a PostgreSQL server of its own.
+void AddPostgreSqlRung(string name, string description, Func<RungOptions, BenchDatabase, Rung> create, int callers) => AddRungCommand(
+    name,
+    description,
+    callers,
+    async (options, output, token) =>
+    {
+        var database = await BenchDatabase.StartAsync().ConfigureAwait(false);
+        await using (database.ConfigureAwait(false))
+        {
+            return await Pairs.RunAsync(create(options, database), options.Pairs, output, token).ConfigureAwait(false);
+        }
+    });
+
+void AddRungCommand(string name, string description, int callers, Func<RungOptions, Output, CancellationToken, Task<bool>> run)
 {
     var pairs = DeploymentOptions.Number("--pairs", "How many alternated pairs are measured.", 5, 1, 100);
     var seconds = DeploymentOptions.Number("--seconds", "How long each side of a pair is measured, after 2 s of warm-up.", 5, 1, 3_600);
@@ -67,7 +88,22 @@ void AddRung(string name, string description, Func<RungOptions, Rung> create, in
         var length = TimeSpan.FromSeconds(parsed.GetRequiredValue(seconds));
         var options = new RungOptions(new Load(parsed.GetRequiredValue(count), TimeSpan.FromSeconds(2), length), parsed.GetRequiredValue(pairs), terminal);
         var output = new Output(Console.Out, Console.Error, parsed.GetValue(json), parsed.GetValue(file));
-        return await Pairs.RunAsync(create(options), options.Pairs, output, cancellationToken).ConfigureAwait(false) ? 0 : 1;
+        return await run(options, output, cancellationToken).ConfigureAwait(false) ? 0 : 1;
+    });
+    root.Subcommands.Add(command);
+}
+
+void AddSideBySide()
+{
+    var rounds = DeploymentOptions.Number("--rounds", "How many rounds are measured, every other one backwards.", 5, 1, 100);
+    var seconds = DeploymentOptions.Number("--seconds", "How long each is measured in a round.", 2, 1, 3_600);
+    var command = new Command("side-by-side", "pgbench with the article's transaction next to the schemes, on one PostgreSQL.") { rounds, seconds, json, file };
+    command.SetAction(async (parsed, cancellationToken) =>
+    {
+        var length = parsed.GetRequiredValue(seconds);
+        var options = new RungOptions(new Load(1, TimeSpan.FromSeconds(0.5), TimeSpan.FromSeconds(length)), 1, terminal);
+        var output = new Output(Console.Out, Console.Error, parsed.GetValue(json), parsed.GetValue(file), fileAsJsonToo: true);
+        return await SideBySide.RunAsync(parsed.GetRequiredValue(rounds), length, options, output, cancellationToken).ConfigureAwait(false) ? 0 : 1;
     });
     root.Subcommands.Add(command);
 }

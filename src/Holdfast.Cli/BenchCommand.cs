@@ -14,7 +14,7 @@ internal static class BenchCommand
         var deployment = new DeploymentOptions();
         var workload = new Option<string>("--workload")
         {
-            Description = "What is bought: hot (one SKU), zipf (10,000 SKUs, few of them popular), uniform (10,000 alike), carts (zipf, 1 to 5 lines an order).",
+            Description = "What is bought: hot (one SKU), zipf (10,000 SKUs, few of them popular: exponent 0.99), uniform (10,000 alike), carts (zipf, 1 to 5 lines an order).",
             HelpName = string.Join('|', Workload.Names),
             DefaultValueFactory = _ => "hot",
         };

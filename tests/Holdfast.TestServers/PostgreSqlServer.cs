@@ -166,8 +166,9 @@ public sealed class PostgreSqlServer : IAsyncDisposable
         return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 
-    /// <summary>Where the server's programs are.</summary>
-    private static string Binary(string name)
+    /// <summary>Where one of PostgreSQL's programs is.</summary>
+    /// <exception cref="InvalidOperationException">It is not installed; the message says what to do.</exception>
+    public static string Binary(string name)
     {
         IEnumerable<string> folders = [];
         if (Environment.GetEnvironmentVariable("HOLDFAST_POSTGRES_BIN") is { Length: > 0 } given)

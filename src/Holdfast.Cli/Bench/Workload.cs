@@ -8,6 +8,9 @@ internal sealed class Workload
     private const int ManySkus = 10_000;
     private const int MaxCartLines = 5;
 
+    /// <summary>How unequal popular goods are: the usual constant of such benchmarks.</summary>
+    private const double ZipfExponent = 0.99;
+
     private readonly string _run;
     private readonly int _seed;
     private readonly string[] _skus;
@@ -43,9 +46,9 @@ internal sealed class Workload
     public static Workload Of(string name, string run, int seed) => name switch
     {
         "hot" => new(name, run, seed, 1, exponent: null, maxLines: 1),
-        "zipf" => new(name, run, seed, ManySkus, exponent: 1.0, maxLines: 1),
+        "zipf" => new(name, run, seed, ManySkus, exponent: ZipfExponent, maxLines: 1),
         "uniform" => new(name, run, seed, ManySkus, exponent: null, maxLines: 1),
-        "carts" => new(name, run, seed, ManySkus, exponent: 1.0, MaxCartLines),
+        "carts" => new(name, run, seed, ManySkus, exponent: ZipfExponent, MaxCartLines),
         _ => throw new UsageException($"--workload '{name}' is not known; known are: {string.Join(", ", Names)}"),
     };
 

@@ -1,0 +1,114 @@
+using System.Globalization;
+using Holdfast.TestServers;
+
+namespace Holdfast.Ladder.Rungs;
+
+/// <summary>
+/// A PostgreSQL server of a benchmark's own, as durable as in production. Each measurement gets a schema of its own in it,
+/// after a checkpoint, so that none pays for what another left to be written.
+/// </summary>
+internal sealed class BenchDatabase : IAsyncDisposable
+{
+    /// <summary>
+    /// What an ordinary small server is set to. Old log files are kept for use again, as on a server that has run for an
+    /// hour, and no checkpoint by time falls into one side of a pair.
+    /// </summary>
+    private static readonly string[] s_settings = ["shared_buffers=512MB", "min_wal_size=2GB", "max_wal_size=4GB", "checkpoint_timeout=1h"];
+
+    private readonly PostgreSqlServer _server;
+    private int _schemas;
+
+    private BenchDatabase(PostgreSqlServer server, string description)
+    {
+        _server = server;
+        Description = description;
+    }
+
+    /// <summary>Version and durability settings, as the server says them.</summary>
+    public string Description { get; }
+
+    public int Port => _server.Port;
+
+    public string ConnectionString => _server.ConnectionString;
+
+    public static async Task<BenchDatabase> StartAsync(params string[] settings)
+    {
+        var server = await PostgreSqlServer.StartAsync([.. s_settings, .. settings]).ConfigureAwait(false);
+        var said = await server.RunSqlAsync(
+            """
+            SELECT 'PostgreSQL ' || current_setting('server_version') || ': ' || string_agg(name || '=' || current_setting(name), ', ' ORDER BY name)
+            FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'wal_sync_method', 'shared_buffers', 'max_wal_size', 'min_wal_size', 'checkpoint_timeout', 'autovacuum')
+            """).ConfigureAwait(false);
+        return new(server, (string)said!);
+    }
+
+    public Task<object?> RunSqlAsync(string sql) => _server.RunSqlAsync(sql);
+
+    /// <summary>The options of a store that nobody has used yet.</summary>
+    public PostgreSqlOptions NewStore(PostgreSqlTransactions transactions) => new()
+    {
+        ConnectionString = ConnectionString,
+        Schema = string.Create(CultureInfo.InvariantCulture, $"bench_{Interlocked.Increment(ref _schemas)}"),
+        Transactions = transactions,
+    };
+
+    /// <summary>Makes an empty store; disposing removes it.</summary>
+    public async Task<BenchStore> OpenAsync(PostgreSqlTransactions transactions, GroupCommitOptions? grouping = null)
+    {
+        await RunSqlAsync("CHECKPOINT").ConfigureAwait(false);
+        var options = NewStore(transactions);
+        return new(this, options, await PostgreSqlEngine.OpenAsync(options).ConfigureAwait(false), grouping);
+    }
+
+    public Task DropAsync(string schema) => RunSqlAsync($"DROP SCHEMA IF EXISTS {schema} CASCADE");
+
+    public ValueTask DisposeAsync() => _server.DisposeAsync();
+}
+
+/// <summary>One store in a <see cref="BenchDatabase"/>, composed as the schemes of that name are.</summary>
+internal sealed class BenchStore : IAsyncDisposable
+{
+    private readonly BenchDatabase _database;
+    private readonly CountingEngine _counter;
+
+    public BenchStore(BenchDatabase database, PostgreSqlOptions options, PostgreSqlEngine store, GroupCommitOptions? grouping)
+    {
+        _database = database;
+        Options = options;
+        Durability = store.Durability;
+        _counter = new(store);
+        var builder = new StockEngineBuilder(_counter);
+        Engine = (options.Transactions == PostgreSqlTransactions.Call ? builder.UseGroupCommit(grouping) : builder).Build();
+    }
+
+    public PostgreSqlOptions Options { get; }
+
+    public string Durability { get; }
+
+    /// <summary>With group commit over it where a call is a transaction.</summary>
+    public IStockEngine Engine { get; }
+
+    /// <summary>How many commands a call had on average.</summary>
+    public double PerCall => _counter.PerCall;
+
+    public async ValueTask DisposeAsync()
+    {
+        await Engine.DisposeAsync().ConfigureAwait(false);
+        await _database.DropAsync(Options.Schema).ConfigureAwait(false);
+    }
+
+    private sealed class CountingEngine(IStockEngine inner) : DelegatingStockEngine(inner)
+    {
+        private long _calls;
+        private long _commands;
+
+        public double PerCall => (double)Interlocked.Read(ref _commands) / Math.Max(1, Interlocked.Read(ref _calls));
+
+        public override ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+        {
+            Interlocked.Increment(ref _calls);
+            Interlocked.Add(ref _commands, commands.Count);
+            return Inner.ExecuteAsync(commands, cancellationToken);
+        }
+    }
+}
