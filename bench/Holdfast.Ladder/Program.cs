@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Text.Json;
 using Holdfast.Cli;
 using Holdfast.Cli.Bench;
 using Holdfast.Ladder;
@@ -18,6 +19,9 @@ AddRung("sqlite-rows", "Group commit against a bare loop that writes the same ro
 AddPostgreSqlRung("postgres", "Group commit against one transaction a command, on PostgreSQL.", PostgreSqlRungs.Batched, callers: 1_024);
 AddPostgreSqlRung("postgres-rows", "Group commit against a bare loop of the same inserts, on PostgreSQL.", PostgreSqlRungs.Rows, callers: 1_024);
 AddPostgreSqlRung("postgres-zipf", "Carts over 10,000 SKUs, on PostgreSQL.", PostgreSqlRungs.Zipf, callers: 1_024);
+AddRungCommand("postgres-open", "Latency at half of the capacity measured in the same run, open loop, on PostgreSQL.", 1_024, PostgreSqlOpenLoop.RunAsync);
+AddPostgreSqlRung("postgres-processes", "Three processes on one PostgreSQL and one hot SKU against one process.", PostgreSqlProcesses.Hot, callers: 1_024);
+AddPostgreSqlRung("postgres-processes-carts", "The same with carts over 10,000 SKUs: no deadlock may reach a caller.", PostgreSqlProcesses.Carts, callers: 1_024);
 AddRung("http", "Single POST /v1/deductions against an endpoint that does nothing.", HttpRungs.Deductions, callers: 256);
 AddRung("http-read", "GET /v1/stock/{sku} against an endpoint that does nothing.", HttpRungs.Reads, callers: 256);
 AddRung("http-client", "Holdfast.Client against single requests.", HttpRungs.ThroughClient, callers: 256);
@@ -53,11 +57,17 @@ AddFault(
     [new("--orders", "Orders of each part.", 500)],
     (values, _, output, token) => DurabilityRun.RunAsync(values[0], output, token));
 AddFault(
+    "postgres-durability",
+    "Counts PostgreSQL's flushes of its log (pg_stat_wal) against its commits.",
+    [new("--orders", "Orders of each part.", 500)],
+    (values, output, token) => PostgreSqlDurability.RunAsync(values[0], output, token));
+AddFault(
     "sellout",
     "More buyers than units, all at once: exactly the units are sold, and nobody is refused while one is left.",
     [new("--buyers", "How many want one.", 2_000), new("--units", "How many there are.", 500), new("--rounds", "How often, on each engine.", 3)],
     (values, _, output, token) => SelloutRun.RunAsync(values[0], values[1], values[2], output, token));
 AddEmptyServer();
+AddSeller();
 return await root.Parse(args).InvokeAsync().ConfigureAwait(false);
 
 void AddRung(string name, string description, Func<RungOptions, Rung> create, int callers) => AddRungCommand(
@@ -132,5 +142,15 @@ void AddEmptyServer()
     var command = new Command("serve-empty") { address };
     command.Hidden = true;
     command.SetAction((parsed, _) => EmptyServer.RunAsync(new(parsed.GetRequiredValue(address))));
+    root.Subcommands.Add(command);
+}
+
+// One of several processes on one database: this program again.
+void AddSeller()
+{
+    var order = new Argument<string>("ORDER");
+    var command = new Command(PostgreSqlProcesses.SellCommand) { order };
+    command.Hidden = true;
+    command.SetAction((parsed, cancellationToken) => PostgreSqlProcesses.SellAsync(JsonSerializer.Deserialize<SellOrder>(parsed.GetRequiredValue(order))!, cancellationToken));
     root.Subcommands.Add(command);
 }

@@ -122,6 +122,14 @@ internal sealed class Statements
             SELECT u.*, $10 FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::smallint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[]) u
             """;
 
+        // Nothing but deductions, say: what is the same for every entry is sent once, and positions are counted up from $1.
+        InsertPlainFlow =
+            $"""
+            INSERT INTO {s}.flow(position, sku, version, operation, available_change, available, kind, reserved_change, reserved, at)
+            SELECT $1 + u.place - 1, u.sku, u.version, u.operation, u.available_change, u.available, $7, 0, 0, $8
+            FROM unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[]) WITH ORDINALITY u(sku, version, operation, available_change, available, place)
+            """;
+
         // The article's conditional update. Rows with holds are left to the rules, which release those that are due.
         TakeIfThere =
             $"""
@@ -221,6 +229,8 @@ internal sealed class Statements
     public string DeleteHolds { get; }
 
     public string InsertFlow { get; }
+
+    public string InsertPlainFlow { get; }
 
     public string TakeIfThere { get; }
 

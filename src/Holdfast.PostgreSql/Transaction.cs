@@ -9,6 +9,8 @@ namespace Holdfast.PostgreSql;
 /// </summary>
 internal sealed class Transaction
 {
+    private const int PositionsOfBlock = 1 << Tuning.BlockBits;
+
     private readonly Statements _sql;
     private readonly NpgsqlConnection _connection;
     private readonly NpgsqlTransaction? _callers;
@@ -233,17 +235,16 @@ internal sealed class Transaction
 
     private async Task<long[]> PositionsAsync(LoadedState state)
     {
-        const int room = 1 << Tuning.BlockBits;
         var positions = new long[state.Flow.Count];
         var block = state.Block;
         for (var i = 0; i < positions.Length; i++)
         {
-            if (i > 0 && i % room == 0)
+            if (i > 0 && i % PositionsOfBlock == 0)
             {
                 block = await TakeBlockAsync(CancellationToken.None).ConfigureAwait(false);
             }
 
-            positions[i] = (block << Tuning.BlockBits) + (i % room);
+            positions[i] = (block << Tuning.BlockBits) + (i % PositionsOfBlock);
         }
 
         return positions;
@@ -376,22 +377,36 @@ internal sealed class Transaction
 
         var skus = new string[flow.Count];
         var operations = new string[flow.Count];
-        var kinds = new short[flow.Count];
         var versions = new long[flow.Count];
         var availableChanges = new long[flow.Count];
-        var reservedChanges = new long[flow.Count];
         var available = new long[flow.Count];
-        var reserved = new long[flow.Count];
+        var kind = flow[0].Kind;
+        var plain = flow.Count <= PositionsOfBlock;
         for (var i = 0; i < skus.Length; i++)
         {
             var entry = flow[i];
             skus[i] = entry.Sku;
             operations[i] = entry.OperationId;
-            kinds[i] = (short)entry.Kind;
             versions[i] = entry.Version;
             availableChanges[i] = entry.AvailableChange;
-            reservedChanges[i] = entry.ReservedChange;
             available[i] = entry.Available;
+            plain = plain && entry.Kind == kind && entry.ReservedChange == 0 && entry.Reserved == 0;
+        }
+
+        if (plain)
+        {
+            batch.Add(_sql.InsertPlainFlow).With(positions[0]).With(skus).With(versions).With(operations).With(availableChanges).With(available).With((short)kind).With(state.Now);
+            return;
+        }
+
+        var kinds = new short[flow.Count];
+        var reservedChanges = new long[flow.Count];
+        var reserved = new long[flow.Count];
+        for (var i = 0; i < kinds.Length; i++)
+        {
+            var entry = flow[i];
+            kinds[i] = (short)entry.Kind;
+            reservedChanges[i] = entry.ReservedChange;
             reserved[i] = entry.Reserved;
         }
 

@@ -44,20 +44,19 @@ internal sealed class BenchDatabase : IAsyncDisposable
 
     public Task<object?> RunSqlAsync(string sql) => _server.RunSqlAsync(sql);
 
-    /// <summary>The options of a store that nobody has used yet.</summary>
-    public PostgreSqlOptions NewStore(PostgreSqlTransactions transactions) => new()
-    {
-        ConnectionString = ConnectionString,
-        Schema = string.Create(CultureInfo.InvariantCulture, $"bench_{Interlocked.Increment(ref _schemas)}"),
-        Transactions = transactions,
-    };
-
     /// <summary>Makes an empty store; disposing removes it.</summary>
-    public async Task<BenchStore> OpenAsync(PostgreSqlTransactions transactions, GroupCommitOptions? grouping = null)
+    /// <param name="transactions">How commands become transactions.</param>
+    /// <param name="connectionSettings">What its sessions are set to otherwise than the server, as the end of a connection string.</param>
+    public async Task<BenchStore> OpenAsync(PostgreSqlTransactions transactions, string connectionSettings = "")
     {
         await RunSqlAsync("CHECKPOINT").ConfigureAwait(false);
-        var options = NewStore(transactions);
-        return new(this, options, await PostgreSqlEngine.OpenAsync(options).ConfigureAwait(false), grouping);
+        var options = new PostgreSqlOptions
+        {
+            ConnectionString = ConnectionString + connectionSettings,
+            Schema = string.Create(CultureInfo.InvariantCulture, $"bench_{Interlocked.Increment(ref _schemas)}"),
+            Transactions = transactions,
+        };
+        return new(this, options, await PostgreSqlEngine.OpenAsync(options).ConfigureAwait(false));
     }
 
     public Task DropAsync(string schema) => RunSqlAsync($"DROP SCHEMA IF EXISTS {schema} CASCADE");
@@ -71,19 +70,16 @@ internal sealed class BenchStore : IAsyncDisposable
     private readonly BenchDatabase _database;
     private readonly CountingEngine _counter;
 
-    public BenchStore(BenchDatabase database, PostgreSqlOptions options, PostgreSqlEngine store, GroupCommitOptions? grouping)
+    public BenchStore(BenchDatabase database, PostgreSqlOptions options, PostgreSqlEngine store)
     {
         _database = database;
         Options = options;
-        Durability = store.Durability;
         _counter = new(store);
         var builder = new StockEngineBuilder(_counter);
-        Engine = (options.Transactions == PostgreSqlTransactions.Call ? builder.UseGroupCommit(grouping) : builder).Build();
+        Engine = (options.Transactions == PostgreSqlTransactions.Call ? builder.UseGroupCommit() : builder).Build();
     }
 
     public PostgreSqlOptions Options { get; }
-
-    public string Durability { get; }
 
     /// <summary>With group commit over it where a call is a transaction.</summary>
     public IStockEngine Engine { get; }

@@ -16,12 +16,18 @@ internal static class EngineMeasure
 
     public static async Task<Measured> RunAsync(IStockEngine engine, string workloadName, RungOptions options, CancellationToken cancellationToken)
     {
+        var (result, audit) = await LoadAsync(engine, workloadName, options, cancellationToken).ConfigureAwait(false);
+        return Describe(result, audit);
+    }
+
+    /// <summary>The load itself, and the audit's verdict.</summary>
+    public static async Task<(LoadResult Result, string Audit)> LoadAsync(IStockEngine engine, string workloadName, RungOptions options, CancellationToken cancellationToken)
+    {
         var workload = Workload.Of(workloadName, RunName.New(TimeProvider.System), seed: 1);
         await EngineLoad.OpenAsync(engine, workload, Plenty, TimeProvider.System).ConfigureAwait(false);
         var result = await LoadGenerator.RunAsync(options.Load, EngineLoad.Callers(engine, workload), TimeProvider.System, cancellationToken: cancellationToken).ConfigureAwait(false);
         cancellationToken.ThrowIfCancellationRequested();
-        var audit = await LoadAudit.RunAsync(options.Terminal, engine, workload, result, cancellationToken).ConfigureAwait(false);
-        return Describe(result, audit);
+        return (result, await LoadAudit.RunAsync(options.Terminal, engine, workload, result, cancellationToken).ConfigureAwait(false));
     }
 
     public static Measured Describe(LoadResult result, string? audit) => new(

@@ -67,7 +67,6 @@ internal sealed class PostgreSqlBareRows(BenchDatabase database, RungOptions opt
         var lines = new string[perTransaction];
         var left = new long[perTransaction];
         var versions = new long[perTransaction];
-        var positions = new long[perTransaction];
 
         // A block of positions a transaction, as the engine takes them: the schema's first is 1, the opening took the next.
         var block = 3 + (_count / perTransaction);
@@ -77,21 +76,17 @@ internal sealed class PostgreSqlBareRows(BenchDatabase database, RungOptions opt
             _count++;
             left[i] = Opening - _count;
             versions[i] = _count + 1;
-            positions[i] = (block << Tuning.BlockBits) + i;
             lines[i] = string.Create(CultureInfo.InvariantCulture, $"[[\"{sku}\",1,{left[i]}]]");
         }
 
         var now = TimeProvider.System.GetUtcNow().ToUnixTimeMilliseconds();
-        var ones = Filled(1L);
-        var zeros = Filled(0L);
         var batch = new NpgsqlBatch(connection);
         await using var disposing = batch.ConfigureAwait(false);
         batch.Add(Statements.Begin);
         batch.Add(sql.TakeBlock);
         batch.Add(sql.UpdateRows).With([sku]).With([Opening - _count]).With([0L]).With([Opening]).With([0L]).With([Opening]).With([_count + 1]).With(now);
         batch.Add(sql.InsertPlainOperations).With(ids).With(Filled((short)StockVerb.Deduct)).With(lines).With(now);
-        batch.Add(sql.InsertFlow).With(positions).With(Filled(sku)).With(versions).With(ids).With(Filled((short)FlowKind.Deduct))
-            .With(Array.ConvertAll(ones, one => -one)).With(zeros).With(left).With(zeros).With(now);
+        batch.Add(sql.InsertPlainFlow).With(block << Tuning.BlockBits).With(Filled(sku)).With(versions).With(ids).With(Filled(-1L)).With(left).With((short)FlowKind.Deduct).With(now);
         batch.Add(Statements.Commit);
         await batch.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }

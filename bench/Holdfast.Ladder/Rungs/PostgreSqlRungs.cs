@@ -4,6 +4,7 @@ namespace Holdfast.Ladder.Rungs;
 internal static class PostgreSqlRungs
 {
     private const int ZipfBaselineCallers = 64;
+    private static readonly TimeSpan s_warmUp = TimeSpan.FromSeconds(10);
 
     public static Rung Batched(RungOptions options, BenchDatabase database) => new()
     {
@@ -15,6 +16,7 @@ internal static class PostgreSqlRungs
         Settings = [options.Describe(), database.Description],
         Subject = cancellationToken => EngineAsync(database, PostgreSqlTransactions.Call, "hot", options, cancellationToken),
         Baseline = cancellationToken => EngineAsync(database, PostgreSqlTransactions.Command, "hot", options, cancellationToken),
+        Prepare = cancellationToken => WarmUpAsync(database, "hot", options, cancellationToken),
     };
 
     public static Rung Zipf(RungOptions options, BenchDatabase database) => new()
@@ -28,6 +30,7 @@ internal static class PostgreSqlRungs
         Subject = cancellationToken => EngineAsync(database, PostgreSqlTransactions.Call, "carts", options, cancellationToken),
         Baseline = cancellationToken => EngineAsync(
             database, PostgreSqlTransactions.Command, "carts", options with { Load = options.Load with { Callers = ZipfBaselineCallers } }, cancellationToken),
+        Prepare = cancellationToken => WarmUpAsync(database, "carts", options, cancellationToken),
     };
 
     public static Rung Rows(RungOptions options, BenchDatabase database)
@@ -52,7 +55,7 @@ internal static class PostgreSqlRungs
                 var rows = new PostgreSqlBareRows(database, options, batchSize);
                 return await rows.MeasureAsync(cancellationToken).ConfigureAwait(false);
             },
-            Prepare = async cancellationToken => batchSize = await BatchSizeAsync(database, options, cancellationToken).ConfigureAwait(false),
+            Prepare = async cancellationToken => batchSize = (int)Math.Round(await WarmUpAsync(database, "hot", options, cancellationToken).ConfigureAwait(false)),
         };
     }
 
@@ -67,13 +70,18 @@ internal static class PostgreSqlRungs
         }
     }
 
-    private static async Task<int> BatchSizeAsync(BenchDatabase database, RungOptions options, CancellationToken cancellationToken)
+    /// <summary>
+    /// One run that does not count: until the runtime has compiled everything the way it will stay, it needs much of a small machine for
+    /// that, and the first pair would show it.
+    /// </summary>
+    /// <returns>How many commands a transaction had on average.</returns>
+    public static async Task<double> WarmUpAsync(BenchDatabase database, string workload, RungOptions options, CancellationToken cancellationToken)
     {
         var store = await database.OpenAsync(PostgreSqlTransactions.Call).ConfigureAwait(false);
         await using (store.ConfigureAwait(false))
         {
-            await EngineMeasure.RunAsync(store.Engine, "hot", options, cancellationToken).ConfigureAwait(false);
-            return (int)Math.Round(store.PerCall);
+            await EngineMeasure.LoadAsync(store.Engine, workload, options with { Load = options.Load with { Duration = s_warmUp } }, cancellationToken).ConfigureAwait(false);
+            return store.PerCall;
         }
     }
 }

@@ -30,6 +30,7 @@ internal static class SideBySide
             ];
             output.Heading("side by side: the article's transaction and the schemes, one hot SKU, one server", settings);
             var rows = Rows(database, seconds, options);
+            await PostgreSqlRungs.WarmUpAsync(database, "hot", options with { Load = options.Load with { Callers = ManyCallers } }, cancellationToken).ConfigureAwait(false);
             for (var round = 0; round < rounds; round++)
             {
                 // Every other round the other way round.

@@ -5,7 +5,11 @@ internal static class LoadAudit
 {
     /// <summary>Audits the ledger, and counts that it holds every acknowledged operation of the run and none that nobody asked for.</summary>
     /// <returns><c>pass</c>, or <c>fail: </c> and the first difference.</returns>
-    public static async Task<string> RunAsync(Terminal terminal, IStockEngine engine, Workload workload, LoadResult result, CancellationToken cancellationToken)
+    public static Task<string> RunAsync(Terminal terminal, IStockEngine engine, Workload workload, LoadResult result, CancellationToken cancellationToken) =>
+        RunAsync(terminal, engine, workload, result.AllAccepted, result.AllUnknown, cancellationToken);
+
+    /// <summary>The same for a run of several processes, from their counts.</summary>
+    public static async Task<string> RunAsync(Terminal terminal, IStockEngine engine, Workload workload, long accepted, long unknown, CancellationToken cancellationToken)
     {
         var counted = await terminal.WithProgressAsync("count", 0, async progress =>
         {
@@ -20,9 +24,9 @@ internal static class LoadAudit
 
             return operations;
         }).ConfigureAwait(false);
-        if (counted < result.AllAccepted || counted > result.AllAccepted + result.AllUnknown)
+        if (counted < accepted || counted > accepted + unknown)
         {
-            return $"fail: {result.AllAccepted} deductions were acknowledged and {result.AllUnknown} are unknown, but the ledger has {counted}";
+            return $"fail: {accepted} deductions were acknowledged and {unknown} are unknown, but the ledger has {counted}";
         }
 
         return await LedgerAsync(terminal, engine, cancellationToken).ConfigureAwait(false);
