@@ -60,7 +60,7 @@ AddFault(
     "postgres-durability",
     "Counts PostgreSQL's flushes of its log (pg_stat_wal) against its commits.",
     [new("--orders", "Orders of each part.", 500)],
-    (values, output, token) => PostgreSqlDurability.RunAsync(values[0], output, token));
+    (values, _, output, token) => PostgreSqlDurability.RunAsync(values[0], output, token));
 AddFault(
     "sellout",
     "More buyers than units, all at once: exactly the units are sold, and nobody is refused while one is left.",
