@@ -18,6 +18,9 @@ internal sealed class HttpStockEngine(HttpTransport transport, HoldfastClientOpt
 
     private const int MaxSkusPerRead = 1_000;
 
+    /// <summary>The most that a server takes: 30 days.</summary>
+    private const decimal MaxStalenessSeconds = 2_592_000;
+
     private StockTraits _traits;
 
     private delegate T BodyReader<out T>(ReadOnlySpan<byte> utf8);
@@ -48,7 +51,7 @@ internal sealed class HttpStockEngine(HttpTransport transport, HoldfastClientOpt
             levels[i] = new() { Sku = skus[i] };
             if (StockKey.Problem(skus[i]) is null)
             {
-                query.Append(query.Length == 0 ? "v1/stock?sku=" : "&sku=").Append(Uri.EscapeDataString(skus[i]));
+                query.Append(query.Length == 0 ? $"v1/stock?{MaxStaleness(readOptions.MaxStaleness)}sku=" : "&sku=").Append(Uri.EscapeDataString(skus[i]));
                 places.Add(i);
             }
 
@@ -130,10 +133,19 @@ internal sealed class HttpStockEngine(HttpTransport transport, HoldfastClientOpt
             return AsyncEnumerable.Empty<FlowEntry>();
         }
 
-        return ReadPagesAsync(query.Sku is null ? "v1/flow?" : "v1/flow?sku=" + Uri.EscapeDataString(query.Sku), query.After, query.Limit, StockViewJson.ReadFlow, cancellationToken);
+        var path = "v1/flow?" + MaxStaleness(query.MaxStaleness) + (query.Sku is null ? "" : "sku=" + Uri.EscapeDataString(query.Sku));
+        return ReadPagesAsync(path.TrimEnd('&'), query.After, query.Limit, StockViewJson.ReadFlow, cancellationToken);
     }
 
     public ValueTask DisposeAsync() => transport.DisposeAsync();
+
+    /// <summary>The parameter that lets a read be served by a standby, with what parts it from the next one; nothing where the truth is asked for.</summary>
+    private static string MaxStaleness(TimeSpan time)
+    {
+        // A fresher answer than asked for is right too.
+        var seconds = Math.Min((decimal)time.Ticks / TimeSpan.TicksPerSecond, MaxStalenessSeconds);
+        return seconds > 0 ? string.Create(CultureInfo.InvariantCulture, $"maxStalenessSeconds={seconds}&") : "";
+    }
 
     private async IAsyncEnumerable<T> ReadPagesAsync<T>(string path, string? after, int? limit, StockViewJson.ItemReader<T> readItem, [EnumeratorCancellation] CancellationToken cancellationToken)
     {

@@ -181,16 +181,26 @@ public sealed partial class PostgreSqlEngine
     /// <inheritdoc/>
     /// <exception cref="ArgumentException">The cursor is none of this store's ledger.</exception>
     /// <exception cref="PostgreSqlStoreException">The database could not be read.</exception>
-    public async IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    public IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(query);
+        return ReadFlowAsync(query, wholeEnd: null, cancellationToken);
+    }
+
+    /// <summary>Reads the ledger.</summary>
+    /// <param name="query">Which part of it.</param>
+    /// <param name="wholeEnd">Up to which position the whole ledger is read; asks for the final one when <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the reading.</param>
+    private async IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, long? wholeEnd, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
         var after = query.After is null ? 0 : ParseNumber(query.After, query.After);
         if (query.Sku is not null && StockKey.Problem(query.Sku) is not null)
         {
             yield break;
         }
 
-        var end = query.Sku is null ? await FinalPositionAsync(cancellationToken).ConfigureAwait(false) : await VersionAsync(query.Sku, cancellationToken).ConfigureAwait(false);
+        var end = query.Sku is not null ? await VersionAsync(query.Sku, cancellationToken).ConfigureAwait(false)
+            : wholeEnd ?? await FinalPositionAsync(cancellationToken).ConfigureAwait(false);
         var left = query.Limit ?? int.MaxValue;
         while (left > 0 && after < end)
         {
@@ -290,20 +300,17 @@ public sealed partial class PostgreSqlEngine
         {
             var bookmarks = new List<long>();
             await ReadAsync((_sql.FindBookmarks, bookmarks), static _ => { }, static (bookmarks, row) => bookmarks.Add(row.GetInt64(0)), cancellationToken).ConfigureAwait(false);
-            var final = latest;
-            foreach (var bookmark in bookmarks)
-            {
-                final = Math.Min(final, Bookmarks.BlockOf(bookmark, latest));
-            }
-
+            var final = bookmarks.Aggregate(latest, (final, bookmark) => Math.Min(final, Bookmarks.BlockOf(bookmark, latest)));
             if (final == latest || _clock.GetElapsedTime(began) > _options.StatementTimeout)
             {
-                return ((final + 1) << Tuning.BlockBits) - 1;
+                return EndOfBlock(final);
             }
 
             await Task.Delay(TimeSpan.FromMilliseconds(2), _clock, cancellationToken).ConfigureAwait(false);
         }
     }
+
+    private static long EndOfBlock(long block) => ((block + 1) << Tuning.BlockBits) - 1;
 
     private async Task<long> ReadNumberAsync(string sql, Action<NpgsqlBatchCommand> bind, CancellationToken cancellationToken)
     {

@@ -19,8 +19,53 @@ public sealed partial class PostgreSqlEngine
         ? new() { ConnectionString = _options.ConnectionString }
         : throw new InvalidOperationException("The store's connection string names one Host; to check against a standby name both, for example Host=primary,standby, or give StandbyOptions.");
 
-    internal async Task BeatAsync(string node, long number, CancellationToken cancellationToken) =>
-        await ReadAsync((_sql.Beat, this), command => command.With(node).With(number), static (_, _) => { }, cancellationToken).ConfigureAwait(false);
+    /// <summary>Writes a heartbeat, and says up to which position the ledger was final before it; see <see cref="Bookmarks"/>.</summary>
+    /// <remarks>
+    /// One round trip, in this order: all that ended up to that position had committed before the heartbeat does. A
+    /// standby repeats commits in their order, so one that shows the heartbeat has every entry up to the position.
+    /// </remarks>
+    internal async Task<long> BeatAsync(string node, long number, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await TryBeatAsync(node, number, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (Failure.IsOfStore(e) && Failure.IsLoss(e))
+        {
+            // The others of the pool are as dead, most likely: the next heartbeat shall not try them one after the other.
+            _source.Clear();
+            throw;
+        }
+    }
+
+    private async Task<long> TryBeatAsync(string node, long number, CancellationToken cancellationToken)
+    {
+        var connection = await _source.OpenConnectionAsync(cancellationToken).ConfigureAwait(false);
+        await using var disposing = connection.ConfigureAwait(false);
+        var batch = new NpgsqlBatch(connection) { Timeout = _timeoutSeconds };
+        await using var disposingToo = batch.ConfigureAwait(false);
+        batch.Add(_sql.LastBlock);
+        batch.Add(_sql.FindBookmarks);
+        batch.Add(_sql.Beat).With(node).With(number);
+        var reader = await batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
+        await using var disposingThree = reader.ConfigureAwait(false);
+        await reader.ReadAsync(cancellationToken).ConfigureAwait(false);
+        var latest = reader.GetInt64(0);
+        var final = latest;
+        await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
+        while (await reader.ReadAsync(cancellationToken).ConfigureAwait(false))
+        {
+            final = Math.Min(final, Bookmarks.BlockOf(reader.GetInt64(0), latest));
+        }
+
+        // To the end of the batch: only then the heartbeat is known to be written.
+        await reader.NextResultAsync(cancellationToken).ConfigureAwait(false);
+        return EndOfBlock(final);
+    }
+
+    /// <summary>Reads the ledger of a standby; the whole one up to a position that it is known to have everything of.</summary>
+    internal IAsyncEnumerable<FlowEntry> ReadFlowOfStandbyAsync(FlowQuery query, long wholeEnd, CancellationToken cancellationToken) =>
+        ReadFlowAsync(query, wholeEnd, cancellationToken);
 
     internal async Task ForgetBeatsAsync(string node, CancellationToken cancellationToken) =>
         await ReadAsync((_sql.ForgetBeats, this), command => command.With(node), static (_, _) => { }, cancellationToken).ConfigureAwait(false);
@@ -38,14 +83,20 @@ public sealed partial class PostgreSqlEngine
     }
 
     /// <summary>Reads the heartbeat first and the stock after it, so that the stock is at least as new; one round trip.</summary>
-    internal async Task<long> CheckAsync(string node, string[] skus, TimeSpan tolerance, Dictionary<string, StandbyPreCheck.CheckRow> rows, CancellationToken cancellationToken)
+    /// <param name="node">Whose heartbeat.</param>
+    /// <param name="skus">Which stock.</param>
+    /// <param name="highest">The highest store time known: after a clock jumped back, what had expired by then still counts as expired.</param>
+    /// <param name="tolerance">A hold that expires within this is marked.</param>
+    /// <param name="rows">What is found.</param>
+    /// <param name="cancellationToken">Stops the reading.</param>
+    internal async Task<long> CheckAsync(string node, string[] skus, long highest, TimeSpan tolerance, Dictionary<string, StandbyPreCheck.CheckRow> rows, CancellationToken cancellationToken)
     {
         var connection = await _source.OpenConnectionAsync(cancellationToken).ConfigureAwait(false);
         await using var disposing = connection.ConfigureAwait(false);
         var batch = new NpgsqlBatch(connection) { Timeout = _timeoutSeconds };
         await using var disposingToo = batch.ConfigureAwait(false);
         batch.Add(_sql.ReadBeat).With(node);
-        batch.Add(_sql.Check).With(skus).With(TestTime).With((long)tolerance.TotalMilliseconds);
+        batch.Add(_sql.Check).With(highest).With(TestTime).With(skus).With((long)tolerance.TotalMilliseconds);
         var reader = await batch.ExecuteReaderAsync(cancellationToken).ConfigureAwait(false);
         await using var disposingThree = reader.ConfigureAwait(false);
         var beat = await reader.ReadAsync(cancellationToken).ConfigureAwait(false) ? reader.GetInt64(0) : 0;

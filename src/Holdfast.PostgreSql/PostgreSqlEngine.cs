@@ -213,7 +213,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine
     /// <summary>The store time that a test clock says, or <see langword="null"/> for the database's.</summary>
     private long? TestTime => _options.TestClock?.GetUtcNow().ToUnixTimeMilliseconds();
 
-    private long Highest => Interlocked.Read(ref _highest);
+    internal long Highest => Interlocked.Read(ref _highest);
 
     private async Task PrepareAsync(CancellationToken cancellationToken)
     {

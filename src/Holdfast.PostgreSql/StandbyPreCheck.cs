@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Holdfast.PostgreSql;
 using Microsoft.Extensions.Logging;
@@ -16,14 +17,15 @@ namespace Holdfast;
 /// standby shows was sent bounds the age of its state, whatever either server's clock says and however idle the primary
 /// is. Past <see cref="StandbyOptions.MaxLag"/>, when the standby is down, and for SKUs whose holds may have expired, the
 /// pre-check stands aside, and everything is as if it were not there.</para>
-/// <para>Units that this process stocked or gave back are never overlooked: until the standby shows a later heartbeat,
-/// their SKUs are not judged. Units that another process gave back may be, for as long as the lag: that is the window of
-/// a false sold-out, and why this layer does not promise <see cref="StockTraits.ExactRefusal"/>.</para>
+/// <para>What this process took, stocked or gave back is never overlooked: until the standby shows a later heartbeat, those
+/// SKUs are not judged. Units that another process gave back may be, for as long as the lag: that is the window of a false
+/// sold-out, and why this layer does not promise <see cref="StockTraits.ExactRefusal"/>. What another process took may
+/// still be counted as long in the number that a refusal names.</para>
 /// <para>Goes around group commit. Checks of many callers share round trips as their commands do.</para>
 /// </remarks>
 public sealed class StandbyPreCheck : DelegatingStockEngine
 {
-    /// <summary>SKUs that are remembered one by one; past it all are taken as given back.</summary>
+    /// <summary>SKUs that are remembered one by one; past it all are taken as changed.</summary>
     private const int MostRemembered = 10_000;
 
     private readonly PostgreSqlEngine _primary;
@@ -39,8 +41,13 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
 
     /// <summary>When each heartbeat was sent, by its number modulo the length.</summary>
     private readonly long[] _sentAt = new long[1024];
-    private readonly Dictionary<string, long> _givenBack = new(StringComparer.Ordinal);
-    private long _allGivenBack = long.MinValue;
+
+    /// <summary>Up to which position the ledger was final before each heartbeat, likewise.</summary>
+    private readonly (long Beat, long Position)[] _finalAt = new (long, long)[1024];
+
+    /// <summary>When this process last changed each SKU, as far as the standby may not show it yet.</summary>
+    private readonly Dictionary<string, long> _changed = new(StringComparer.Ordinal);
+    private long _allChanged = long.MinValue;
     private long _beats;
 
     /// <summary>The number of the latest heartbeat that the standby has shown; 0 until the first.</summary>
@@ -108,6 +115,44 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
         return await Inner.GetStockAsync(skus, options, cancellationToken).ConfigureAwait(false);
     }
 
+    /// <inheritdoc/>
+    public override async IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(query);
+        var shown = Interlocked.Read(ref _shown);
+        if (query.MaxStaleness > TimeSpan.Zero && LagOf(shown) <= query.MaxStaleness && FinalAt(shown) is { } end)
+        {
+            var entries = _standby.ReadFlowOfStandbyAsync(query, end, cancellationToken).GetAsyncEnumerator(cancellationToken);
+            await using var disposing = entries.ConfigureAwait(false);
+            var (count, last) = (0, query.After);
+            while (true)
+            {
+                try
+                {
+                    if (!await entries.MoveNextAsync().ConfigureAwait(false))
+                    {
+                        yield break;
+                    }
+                }
+                catch (PostgreSqlStoreException e)
+                {
+                    _logger.LogDebug(e, "The standby did not answer a read; the primary goes on with it.");
+                    break;
+                }
+
+                (count, last) = (count + 1, entries.Current.Cursor);
+                yield return entries.Current;
+            }
+
+            query = query with { After = last, Limit = query.Limit - count };
+        }
+
+        await foreach (var entry in Inner.ReadFlowAsync(query, cancellationToken).ConfigureAwait(false))
+        {
+            yield return entry;
+        }
+    }
+
     /// <summary>Stops the heartbeats and disposes the engine inside.</summary>
     public override async ValueTask DisposeAsync()
     {
@@ -155,18 +200,26 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
     private async ValueTask<IReadOnlyList<StockResult>> CheckAndExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken)
     {
         var checks = await _checks.ExecuteAsync(commands, cancellationToken).ConfigureAwait(false);
+        var isRefused = new bool[checks.Count];
         var passed = new List<StockCommand>(commands.Count);
+        var touched = new HashSet<string>(StringComparer.Ordinal);
         for (var i = 0; i < checks.Count; i++)
         {
-            if (checks[i].Status != StockStatus.Insufficient)
+            // Decided in the order given: one before it may change the number that the refusal would name.
+            if (checks[i] is { Status: StockStatus.Insufficient, Sku: { } shortSku } && !touched.Contains(shortSku))
             {
-                passed.Add(commands[i]);
+                isRefused[i] = true;
+                continue;
             }
-        }
 
-        if (passed.Count == commands.Count)
-        {
-            return await Inner.ExecuteAsync(commands, cancellationToken).ConfigureAwait(false);
+            passed.Add(commands[i]);
+            if (commands.Count > 1)
+            {
+                foreach (var (sku, _) in commands[i].Lines)
+                {
+                    touched.Add(sku);
+                }
+            }
         }
 
         if (passed.Count == 0)
@@ -174,17 +227,22 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
             return checks;
         }
 
-        var answers = await Inner.ExecuteAsync(passed, cancellationToken).ConfigureAwait(false);
+        var answers = await ExecuteAndRememberAsync(passed.Count == commands.Count ? commands : passed, cancellationToken).ConfigureAwait(false);
+        if (passed.Count == commands.Count)
+        {
+            return answers;
+        }
+
         var results = new StockResult[checks.Count];
         for (int i = 0, next = 0; i < results.Length; i++)
         {
-            results[i] = checks[i].Status == StockStatus.Insufficient ? checks[i] : answers[next++];
+            results[i] = isRefused[i] ? checks[i] : answers[next++];
         }
 
         return results;
     }
 
-    /// <summary>Executes what may give units back, and remembers their SKUs until the standby is known to have seen it.</summary>
+    /// <summary>Executes on the primary, and remembers the SKUs that changed until the standby is known to have seen it.</summary>
     private async ValueTask<IReadOnlyList<StockResult>> ExecuteAndRememberAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken)
     {
         IReadOnlyList<StockResult>? results = null;
@@ -206,49 +264,72 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
             for (var i = 0; i < commands.Count; i++)
             {
                 var command = commands[i];
-                if (command.Verb is StockVerb.Deduct or StockVerb.Reserve)
+                var status = results is null ? StockStatus.InDoubt : results[i].Status;
+                if (status is not (StockStatus.Done or StockStatus.Replayed or StockStatus.InDoubt))
                 {
+                    // Refused: nothing changed, but for reservations that were due, and those are not judged anyway.
                     continue;
                 }
 
-                if (results is null || (results[i].Status == StockStatus.InDoubt && command.Lines.IsEmpty))
+                if (status == StockStatus.InDoubt && command.Lines.IsEmpty)
                 {
-                    _allGivenBack = now;
+                    // It may have ended something, and which SKUs that had is not said.
+                    _allChanged = now;
                     continue;
                 }
 
                 foreach (var (sku, _) in command.Lines)
                 {
-                    _givenBack[sku] = now;
+                    _changed[sku] = now;
                 }
 
-                foreach (var (sku, _) in results[i].Left)
+                foreach (var (sku, _) in results is null ? [] : results[i].Left)
                 {
-                    _givenBack[sku] = now;
+                    _changed[sku] = now;
                 }
             }
 
-            if (_givenBack.Count > MostRemembered)
+            if (_changed.Count > MostRemembered)
             {
-                _givenBack.Clear();
-                _allGivenBack = now;
+                ForgetWhatIsShown();
             }
         }
     }
 
-    /// <summary>Whether the standby's state may miss units of this SKU that this process gave back.</summary>
+    /// <summary>Under the lock: makes room.</summary>
+    private void ForgetWhatIsShown()
+    {
+        if (SentAt(Interlocked.Read(ref _shown)) is { } seenUpTo)
+        {
+            foreach (var (sku, at) in _changed)
+            {
+                if (at < seenUpTo)
+                {
+                    _changed.Remove(sku);
+                }
+            }
+        }
+
+        if (_changed.Count > MostRemembered / 2)
+        {
+            _changed.Clear();
+            _allChanged = _clock.GetTimestamp();
+        }
+    }
+
+    /// <summary>Whether the standby's state may miss what this process did to this SKU.</summary>
     /// <param name="sku">The SKU.</param>
     /// <param name="seenUpTo">When the heartbeat that the standby shows was sent.</param>
     private bool MayMiss(string sku, long seenUpTo)
     {
         lock (_lock)
         {
-            if (_allGivenBack >= seenUpTo)
+            if (_allChanged >= seenUpTo)
             {
                 return true;
             }
 
-            if (!_givenBack.TryGetValue(sku, out var at))
+            if (!_changed.TryGetValue(sku, out var at))
             {
                 return false;
             }
@@ -258,7 +339,7 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
                 return true;
             }
 
-            _givenBack.Remove(sku);
+            _changed.Remove(sku);
             return false;
         }
     }
@@ -267,6 +348,16 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
 
     /// <summary>When a heartbeat was sent; <see langword="null"/> when that is too long ago to be remembered.</summary>
     private long? SentAt(long beat) => beat > 0 && beat > Interlocked.Read(ref _beats) - _sentAt.Length ? Interlocked.Read(ref _sentAt[beat % _sentAt.Length]) : null;
+
+    /// <summary>Up to which position the ledger was final before a heartbeat; <see langword="null"/> when that is not known.</summary>
+    private long? FinalAt(long beat)
+    {
+        lock (_lock)
+        {
+            var (number, position) = _finalAt[beat % _finalAt.Length];
+            return number == beat && beat > 0 ? position : null;
+        }
+    }
 
     /// <summary>Sends heartbeats to the primary and looks at the standby, until stopped.</summary>
     private async Task BeatAsync(CancellationToken cancellationToken)
@@ -285,9 +376,9 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
             }
             while (await timer.WaitForNextTickAsync(cancellationToken).ConfigureAwait(false));
         }
-        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        catch (Exception e) when (cancellationToken.IsCancellationRequested && (e is OperationCanceledException || Failure.IsOfStore(e)))
         {
-            // Disposed.
+            // Disposed; the driver may say so in words of its own.
         }
     }
 
@@ -403,7 +494,7 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
             }
 
             var rows = new Dictionary<string, CheckRow>(StringComparer.Ordinal);
-            var beat = await AskAsync(() => _standby.CheckAsync(_node, [.. skus], _options.ClockTolerance + _options.MaxLag, rows, CancellationToken.None), cancellationToken).ConfigureAwait(false);
+            var beat = await AskAsync(() => _standby.CheckAsync(_node, [.. skus], _primary.Highest, _options.ClockTolerance + _options.MaxLag, rows, CancellationToken.None), cancellationToken).ConfigureAwait(false);
             NoteShown(beat);
             if (SentAt(beat) is not { } seenUpTo || _clock.GetElapsedTime(seenUpTo) > _options.MaxLag)
             {

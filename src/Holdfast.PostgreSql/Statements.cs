@@ -179,9 +179,10 @@ internal sealed class Statements
         ReadBeat = $"SELECT number FROM {s}.heartbeat WHERE node = $1";
         Check =
             $"""
+            WITH t AS MATERIALIZED (SELECT {time} AS now)
             SELECT s.sku, s.available, s.reserved > 0 AND EXISTS (
-                SELECT FROM {s}.hold h WHERE h.sku = s.sku AND h.expires_at <= coalesce($2::bigint, {clock}) + $3::bigint)
-            FROM {s}.stock s WHERE s.sku = ANY($1)
+                SELECT FROM {s}.hold h WHERE h.sku = s.sku AND h.expires_at <= greatest(t.now, s.changed_at) + $4::bigint)
+            FROM t, {s}.stock s WHERE s.sku = ANY($3)
             """;
         KnownIds = $"SELECT o.id FROM {s}.operation o WHERE o.id = ANY($1)";
     }

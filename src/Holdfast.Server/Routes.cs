@@ -20,6 +20,7 @@ internal static class Routes
     private static readonly EndpointDoc.Parameter s_id = new("id", InPath: true, ApiSchemas.Key, "The operation's id, percent-encoded (a slash is %2F).");
     private static readonly EndpointDoc.Parameter s_after = new("after", InPath: false, ApiSchemas.Cursor, "Goes on after the page whose `next` this is.");
     private static readonly EndpointDoc.Parameter s_limit = new("limit", InPath: false, ApiSchemas.Limit, "Most items of the page.");
+    private static readonly EndpointDoc.Parameter s_maxStaleness = new(Query.MaxStalenessName, InPath: false, ApiSchemas.Staleness, "How old the answer may be, in seconds: more than 0 lets a standby answer, where there is one. What it does not show yet is missing.");
     private static readonly (int, string) s_invalid = (StatusCodes.Status400BadRequest, "Invalid: the input breaks the contract; `field` says where. Nothing was applied.");
 
     private static readonly (int, string) s_unavailable = (StatusCodes.Status503ServiceUnavailable, "StoreUnavailable: the store could not be read; ask again.");
@@ -127,27 +128,28 @@ internal static class Routes
                 new("prefix", InPath: false, ApiSchemas.Text, "Only SKUs that begin with it."),
                 s_after with { Schema = ApiSchemas.Key },
                 s_limit,
+                s_maxStaleness with { Description = "With sku: how old the answer may be, in seconds; more than 0 lets a standby answer, where there is one. A page is never old." },
             ],
             Answer = ApiSchemas.LevelPage,
             AnswerDescription = "A page.",
         });
         Get("/v1/stock/{sku}", reads.StockOfOneAsync, new("getStock", Reading, "The stock of one SKU.")
         {
-            Parameters = [s_sku],
+            Parameters = [s_sku, s_maxStaleness],
             Answer = ApiSchemas.Level,
             AnswerDescription = "The stock level.",
             Outcomes = [UnknownSku],
         });
         Get("/v1/stock/{sku}/flow", reads.FlowOfOneAsync, new("getFlow", Reading, "The ledger of one SKU, in order of version.")
         {
-            Parameters = [s_sku, s_after, s_limit],
+            Parameters = [s_sku, s_after, s_limit, s_maxStaleness],
             Answer = ApiSchemas.FlowPage,
             AnswerDescription = "A page.",
             Outcomes = [UnknownSku],
         });
         Get("/v1/flow", reads.FlowAsync, new("listFlow", Reading, "The ledger of the whole store, in an order that agrees with every SKU's versions.")
         {
-            Parameters = [new("sku", InPath: false, ApiSchemas.Key, "Only this SKU; no entries when it was never stocked."), s_after, s_limit],
+            Parameters = [new("sku", InPath: false, ApiSchemas.Key, "Only this SKU; no entries when it was never stocked."), s_after, s_limit, s_maxStaleness],
             Answer = ApiSchemas.FlowPage,
             AnswerDescription = "A page.",
         });

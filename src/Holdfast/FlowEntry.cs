@@ -85,4 +85,10 @@ public sealed record FlowQuery
 
     /// <summary>At most so many entries; <see langword="null"/> reads to the present end.</summary>
     public int? Limit { get; init; }
+
+    /// <summary>
+    /// How old the answer may be, as in <see cref="ReadOptions.MaxStaleness"/>. An answer that is older than the truth
+    /// ends sooner and is right as far as it goes; reading goes on from its last cursor wherever the next read is served.
+    /// </summary>
+    public TimeSpan MaxStaleness { get; init; }
 }

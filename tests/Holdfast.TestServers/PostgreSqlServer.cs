@@ -102,6 +102,16 @@ public sealed class PostgreSqlServer : IAsyncDisposable
         await RunSqlAsync("SELECT pg_reload_conf()");
     }
 
+    /// <summary>Lets a standby fall behind: it stops repeating what the primary does. Returns when it has stopped.</summary>
+    public async Task PauseReplayAsync()
+    {
+        await RunSqlAsync("SELECT pg_wal_replay_pause()");
+        while (await RunSqlAsync("SELECT pg_get_wal_replay_pause_state()") is not "paused")
+        {
+            await Task.Delay(TimeSpan.FromMilliseconds(5), TimeProvider.System, TestContext.Current.CancellationToken);
+        }
+    }
+
     /// <summary>Runs one statement as the superuser, over a connection of its own.</summary>
     public async Task<object?> RunSqlAsync(string sql)
     {

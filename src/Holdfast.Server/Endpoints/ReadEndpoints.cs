@@ -15,9 +15,9 @@ internal sealed class ReadEndpoints(IStockEngine engine, OpenedSchemeAccessor op
     /// <summary>The stock of one SKU, or a problem when it was never stocked.</summary>
     public Task StockOfOneAsync(HttpContext context) => ReadAsync(context, async cancellationToken =>
     {
-        RefuseQuery(context);
+        var query = new Query(context.Request, Query.MaxStalenessName);
         var sku = Checked("sku", PathSegment.Read(context, "sku", 2));
-        var level = (await engine.GetStockAsync([sku], default, cancellationToken))[0];
+        var level = (await engine.GetStockAsync([sku], new() { MaxStaleness = query.MaxStaleness() }, cancellationToken))[0];
         if (!level.IsKnown)
         {
             await Problem.RefusalAsync(context, StockResult.Refused(StockStatus.UnknownSku, sku));
@@ -32,7 +32,8 @@ internal sealed class ReadEndpoints(IStockEngine engine, OpenedSchemeAccessor op
     /// <summary>The stock of the SKUs named, in the order asked; or a page of those with a prefix.</summary>
     public Task StockAsync(HttpContext context) => ReadAsync(context, async cancellationToken =>
     {
-        var query = new Query(context.Request, "sku", "prefix", "after", "limit");
+        var query = new Query(context.Request, "sku", "prefix", "after", "limit", Query.MaxStalenessName);
+        var maxStaleness = query.MaxStaleness();
         if (!query.Has("sku"))
         {
             var prefix = query.Text("prefix");
@@ -53,7 +54,7 @@ internal sealed class ReadEndpoints(IStockEngine engine, OpenedSchemeAccessor op
             throw new InvalidCommandException("sku", $"is given {skus.Count} times; at most {MaxSkus} are read at once");
         }
 
-        var levels = await engine.GetStockAsync([.. skus.Select(sku => Checked("sku", sku))], default, cancellationToken);
+        var levels = await engine.GetStockAsync([.. skus.Select(sku => Checked("sku", sku))], new() { MaxStaleness = maxStaleness }, cancellationToken);
         var buffer = JsonBuffer.Rent();
         buffer.Writer.WriteStartObject();
         buffer.Writer.WriteStartArray("items"u8);
@@ -70,9 +71,9 @@ internal sealed class ReadEndpoints(IStockEngine engine, OpenedSchemeAccessor op
     /// <summary>The ledger of one SKU.</summary>
     public Task FlowOfOneAsync(HttpContext context) => ReadAsync(context, async cancellationToken =>
     {
-        var query = new Query(context.Request, "after", "limit");
+        var query = new Query(context.Request, "after", "limit", Query.MaxStalenessName);
         var sku = Checked("sku", PathSegment.Read(context, "sku", 2));
-        if (!(await engine.GetStockAsync([sku], default, cancellationToken))[0].IsKnown)
+        if (!(await engine.GetStockAsync([sku], new() { MaxStaleness = query.MaxStaleness() }, cancellationToken))[0].IsKnown)
         {
             await Problem.RefusalAsync(context, StockResult.Refused(StockStatus.UnknownSku, sku));
             return;
@@ -84,7 +85,7 @@ internal sealed class ReadEndpoints(IStockEngine engine, OpenedSchemeAccessor op
     /// <summary>The ledger of the whole store, or of the SKU named.</summary>
     public Task FlowAsync(HttpContext context) => ReadAsync(context, async cancellationToken =>
     {
-        var query = new Query(context.Request, "sku", "after", "limit");
+        var query = new Query(context.Request, "sku", "after", "limit", Query.MaxStalenessName);
         await FlowPageAsync(context, query.Key("sku"), query, cancellationToken);
     });
 
@@ -166,7 +167,7 @@ internal sealed class ReadEndpoints(IStockEngine engine, OpenedSchemeAccessor op
     {
         var limit = query.Limit();
         var after = query.Text("after");
-        var entries = engine.ReadFlowAsync(new() { Sku = sku, After = after, Limit = limit + 1 }, cancellationToken);
+        var entries = engine.ReadFlowAsync(new() { Sku = sku, After = after, Limit = limit + 1, MaxStaleness = query.MaxStaleness() }, cancellationToken);
         return PageAsync(context, entries, limit, after, static (json, entry) => StockViewJson.WriteFlow(json, entry), entry => entry.Cursor);
     }
 

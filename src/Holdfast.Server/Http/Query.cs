@@ -7,6 +7,10 @@ internal sealed class Query
 {
     private const int DefaultLimit = 100;
     private const int MaxLimit = 1_000;
+    private const int MaxStalenessSeconds = 2_592_000;
+
+    /// <summary>The parameter that says how old an answer may be.</summary>
+    public const string MaxStalenessName = "maxStalenessSeconds";
 
     private readonly IQueryCollection _values;
 
@@ -51,6 +55,15 @@ internal sealed class Query
         return text is null ? DefaultLimit
             : int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var limit) && limit is >= 1 and <= MaxLimit ? limit
             : throw new InvalidCommandException("limit", $"must be a whole number from 1 to {MaxLimit}");
+    }
+
+    /// <summary>How old the answer may be.</summary>
+    public TimeSpan MaxStaleness()
+    {
+        var text = Text(MaxStalenessName);
+        return text is null ? TimeSpan.Zero
+            : decimal.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var seconds) && seconds <= MaxStalenessSeconds ? TimeSpan.FromTicks((long)(seconds * TimeSpan.TicksPerSecond))
+            : throw new InvalidCommandException(MaxStalenessName, $"must be a number of seconds from 0 to {MaxStalenessSeconds} (30 days)");
     }
 
     public bool Flag(string name) => Text(name) switch

@@ -22,6 +22,7 @@ internal static class ApiSchemas
     public const string Key = "Key";
     public const string Cursor = "Cursor";
     public const string Limit = "Limit";
+    public const string Staleness = "Staleness";
     public const string Text = "Text";
     public const string Time = "Time";
     public const string Flag = "Flag";
@@ -50,6 +51,7 @@ internal static class ApiSchemas
             [Text] = new OpenApiSchema { Type = JsonSchemaType.String },
             [Cursor] = new OpenApiSchema { Type = JsonSchemaType.String, Description = "The `next` of the page before; opaque." },
             [Limit] = new OpenApiSchema { Type = JsonSchemaType.Integer, Minimum = "1", Maximum = "1000", Default = 100, Description = "Most items of the page." },
+            [Staleness] = new OpenApiSchema { Type = JsonSchemaType.Number, Minimum = "0", Maximum = "2592000", Description = "How old an answer may be, in seconds." },
             [Time] = new OpenApiSchema { Type = JsonSchemaType.String, Format = "date-time" },
             [Flag] = new OpenApiSchema { Type = JsonSchemaType.Boolean, Default = false },
             [State] = OneOf(Enum.GetValues<OperationState>().Where(state => state != OperationState.None).Select(StockViewJson.StateName)),

@@ -14,6 +14,9 @@ public sealed record DifferentialOptions
 
     /// <summary>After how many batches everything that can be read is compared, besides the end.</summary>
     public int BatchesBetweenReads { get; init; } = 25;
+
+    /// <summary>How long to look for fewer steps that show a failure: over a store that takes seconds a run, the fewest are not worth an hour's wait.</summary>
+    public TimeSpan MostShrinking { get; init; } = TimeSpan.FromSeconds(30);
 }
 
 /// <summary>What a differential test has seen.</summary>
@@ -30,6 +33,7 @@ public sealed record DifferentialReport(int Seed, int Commands, IReadOnlyDiction
 public static class DifferentialTest
 {
     private const int MostRepetitions = 400;
+
     private const int ShownSteps = 40;
 
     /// <summary>Runs one seed.</summary>
@@ -50,7 +54,21 @@ public static class DifferentialTest
             return new(seed, outcomes.Values.Sum(), outcomes);
         }
 
-        var (few, last) = await ShrinkAsync(open, [.. steps.Take(failure.Step + 1)], failure, options, cancellationToken).ConfigureAwait(false);
+        var shrinking = new Shrinking([.. steps.Take(failure.Step + 1)], failure);
+        using (var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken))
+        {
+            limit.CancelAfter(options.MostShrinking);
+            try
+            {
+                await shrinking.RunAsync(open, options, limit.Token).ConfigureAwait(false);
+            }
+            catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+            {
+                // The fewest so far will do.
+            }
+        }
+
+        var (few, last) = (shrinking.Steps, shrinking.Failure);
         var text = new StringBuilder();
         text.AppendLine(CultureInfo.InvariantCulture, $"Seed {seed}: after {failure.Step + 1} steps engine and model differ: {failure.Message}");
         text.AppendLine(CultureInfo.InvariantCulture, $"{few.Count} steps are enough to show it ({last.Message}); {(few.Count > ShownSteps ? $"the last {ShownSteps}" : "they")} are:");
@@ -101,41 +119,52 @@ public static class DifferentialTest
     }
 
     /// <summary>Finds fewer steps that still show a difference: first the shortest tail, then without each step by itself.</summary>
-    private static async Task<(List<Step> Steps, Failure Failure)> ShrinkAsync(
-        Func<ManualTimeProvider, ValueTask<IStockEngine>> open,
-        List<Step> steps,
-        Failure failure,
-        DifferentialOptions options,
-        CancellationToken cancellationToken)
+    private sealed class Shrinking(List<Step> steps, Failure failure)
     {
-        var everyStep = options with { BatchesBetweenReads = 1 };
-        for (var length = 1; length < steps.Count; length *= 2)
-        {
-            var tail = steps.GetRange(steps.Count - length, length);
-            if (await PlayAsync(open, tail, everyStep, null, cancellationToken).ConfigureAwait(false) is { } sooner)
-            {
-                (steps, failure) = (tail.GetRange(0, sooner.Step + 1), sooner);
-                break;
-            }
-        }
+        /// <summary>The fewest steps so far.</summary>
+        public List<Step> Steps { get; private set; } = steps;
 
-        steps = [.. steps.SelectMany(step => step.Split())];
-        var repetitions = 0;
-        for (var (piece, isSmaller) = (Math.Max(1, steps.Count / 2), true); piece >= 1 && (isSmaller || piece > 1); piece = Math.Max(1, piece / 2))
+        /// <summary>What they show.</summary>
+        public Failure Failure { get; private set; } = failure;
+
+        public async Task RunAsync(Func<ManualTimeProvider, ValueTask<IStockEngine>> open, DifferentialOptions options, CancellationToken cancellationToken)
         {
-            isSmaller = false;
-            for (var at = steps.Count - piece; at >= 0 && repetitions < MostRepetitions; at -= piece, repetitions++)
+            var everyStep = options with { BatchesBetweenReads = 1 };
+            for (var length = 1; length < Steps.Count; length *= 2)
             {
-                List<Step> fewer = [.. steps.Take(at), .. steps.Skip(at + piece)];
-                if (fewer.Count > 0 && await PlayAsync(open, fewer, everyStep, null, cancellationToken).ConfigureAwait(false) is { } still)
+                if (await TryAsync(Steps.GetRange(Steps.Count - length, length)).ConfigureAwait(false))
                 {
-                    (steps, failure, isSmaller) = (fewer.GetRange(0, still.Step + 1), still, true);
-                    at = Math.Min(at, steps.Count);
+                    break;
                 }
             }
-        }
 
-        return (steps, failure);
+            Steps = [.. Steps.SelectMany(step => step.Split())];
+            var repetitions = 0;
+            for (var (piece, isSmaller) = (Math.Max(1, Steps.Count / 2), true); piece >= 1 && (isSmaller || piece > 1); piece = Math.Max(1, piece / 2))
+            {
+                isSmaller = false;
+                for (var at = Steps.Count - piece; at >= 0 && repetitions < MostRepetitions; at -= piece, repetitions++)
+                {
+                    List<Step> fewer = [.. Steps.Take(at), .. Steps.Skip(at + piece)];
+                    if (fewer.Count > 0 && await TryAsync(fewer).ConfigureAwait(false))
+                    {
+                        isSmaller = true;
+                        at = Math.Min(at, Steps.Count);
+                    }
+                }
+            }
+
+            async Task<bool> TryAsync(List<Step> fewer)
+            {
+                if (await PlayAsync(open, fewer, everyStep, null, cancellationToken).ConfigureAwait(false) is not { } still)
+                {
+                    return false;
+                }
+
+                (Steps, Failure) = (fewer.GetRange(0, still.Step + 1), still);
+                return true;
+            }
+        }
     }
 
     private sealed record Failure(int Step, string Message);

@@ -26,7 +26,7 @@ public sealed class ConformanceDocumentTests
     private static async Task<string> WriteAsync()
     {
         var schemes = new List<(string Name, StockTraits Traits, bool HasClock)>();
-        foreach (var scheme in Schemes.Every)
+        foreach (var scheme in Schemes.All)
         {
             await using var store = await scheme.OpenAsync();
             schemes.Add((scheme.Name, store.Engine.Traits, store.Clock is not null));
@@ -45,6 +45,9 @@ public sealed class ConformanceDocumentTests
             **full**: the whole case · **weaker**: what can be promised without the trait · **—**: does not apply.
 
             ## What the schemes promise
+
+            As the tests open them: their PostgreSQL server does not flush to disk, and a store that asked its server so promises no
+            `DurableAck`. On one that flushes it does; that is tested by killing servers that do (`PostgreSqlFaultTests`).
 
             | scheme | traits | clock in the tests |
             |---|---|---|

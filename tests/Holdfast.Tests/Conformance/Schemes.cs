@@ -7,12 +7,12 @@ namespace Holdfast.Tests.Conformance;
 
 /// <summary>
 /// Every scheme that the conformance cases, the differential test and the storms run over. To have a new scheme tested,
-/// add a line to <see cref="Every"/>: a name, and how to open an empty store of it.
+/// add a line to <see cref="All"/>: a name, and how to open an empty store of it.
 /// </summary>
 public static class Schemes
 {
     /// <summary>Every scheme there is.</summary>
-    public static IReadOnlyList<Scheme> Every { get; } =
+    public static IReadOnlyList<Scheme> All { get; } =
     [
         new("memory", start => new MemoryEngine(start.Clock)),
         new("memory-batched", start => new GroupCommit(new MemoryEngine(start.Clock))),
@@ -28,17 +28,10 @@ public static class Schemes
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 
-        new("postgres-database", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Command)) { IsSlow = true },
-        new("postgres-database-version", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Version)) { IsSlow = true },
-        new("postgres-replica", SharedPostgreSql.OpenReplicaAsync) { IsSlow = true },
+        new("postgres-database", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Command)),
+        new("postgres-database-version", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Version)),
+        new("postgres-replica", SharedPostgreSql.OpenReplicaAsync),
     ];
-
-    /// <summary>
-    /// The schemes of this run. A transaction a command on a real server takes minutes over every case, so the slow ones
-    /// run with HOLDFAST_SLOW_SCHEMES=1 only; their own tests run always.
-    /// </summary>
-    public static IReadOnlyList<Scheme> All { get; } =
-        [.. Every.Where(scheme => !scheme.IsSlow || Environment.GetEnvironmentVariable("HOLDFAST_SLOW_SCHEMES") == "1")];
 
     /// <summary>Each scheme's name, for theories.</summary>
     public static TheoryData<string> Names => [.. All.Select(scheme => scheme.Name)];
@@ -64,7 +57,7 @@ public static class Schemes
     private static SqliteEngine Sqlite(SchemeStart start, SqliteTransactionScope transactionPer, SqliteSynchronous synchronous) =>
         SqliteEngine.Open(new() { Path = Path.Combine(start.Folder, "stock.db"), TransactionPer = transactionPer, Synchronous = synchronous }, start.Clock);
 
-    public static Scheme Find(string name) => Every.Single(scheme => scheme.Name == name);
+    public static Scheme Find(string name) => All.Single(scheme => scheme.Name == name);
 }
 
 /// <summary>A scheme, and how to open an empty store of it.</summary>
@@ -87,9 +80,6 @@ public sealed class Scheme
 
     /// <summary>Whether the store can't be given a clock; then cases that let time pass really wait.</summary>
     public bool FollowsRealClock { get; init; }
-
-    /// <summary>Whether every case over it takes minutes.</summary>
-    public bool IsSlow { get; init; }
 
     /// <summary>Opens an empty store; disposing it removes everything.</summary>
     public async Task<OpenScheme> OpenAsync()

@@ -13,6 +13,12 @@ namespace Holdfast.Tests.PostgreSql;
 /// </summary>
 public static class SharedPostgreSql
 {
+    /// <summary>
+    /// What the disk has got in the end is tested elsewhere, by killing servers of their own, which flush; here a flush a
+    /// commit would only take time. Commits still write their log before they are answered, so that a standby gets it at once.
+    /// </summary>
+    private static readonly string[] s_settings = ["fsync=off", "full_page_writes=off"];
+
     private static readonly Lock s_lock = new();
     private static Task<PostgreSqlServer>? s_server;
     private static Task<PostgreSqlServer>? s_standby;
@@ -31,7 +37,7 @@ public static class SharedPostgreSql
         Task<PostgreSqlServer> server;
         lock (s_lock)
         {
-            server = s_server ??= PostgreSqlServer.StartAsync();
+            server = s_server ??= PostgreSqlServer.StartAsync(s_settings);
         }
 
         return (await server).ConnectionString;
@@ -54,12 +60,7 @@ public static class SharedPostgreSql
     /// <summary>Opens an empty store.</summary>
     public static async ValueTask<IStockEngine> OpenAsync(SchemeStart start, PostgreSqlTransactions transactions)
     {
-        var options = await NewStoreAsync(start, transactions);
-
-        // What the disk has got in the end is tested elsewhere, by killing; here a flush a command would only take time.
-        return await PostgreSqlEngine.OpenAsync(transactions == PostgreSqlTransactions.Call
-            ? options
-            : options with { ConnectionString = options.ConnectionString + ";Options=-c synchronous_commit=off" });
+        return await PostgreSqlEngine.OpenAsync(await NewStoreAsync(start, transactions));
     }
 
     /// <summary>Opens an empty store behind a pre-check on a streaming standby.</summary>
@@ -109,7 +110,7 @@ public static class SharedPostgreSql
         }
     }
 
-    private static async Task<PostgreSqlServer> StartStandbyAsync() => await (await s_server!).StartStandbyAsync();
+    private static async Task<PostgreSqlServer> StartStandbyAsync() => await (await s_server!).StartStandbyAsync(s_settings);
 
     private sealed class DroppedSchema(PostgreSqlOptions store) : IAsyncDisposable
     {

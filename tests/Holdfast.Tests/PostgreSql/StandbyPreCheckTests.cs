@@ -1,4 +1,7 @@
+using Holdfast.Client;
 using Holdfast.Testing;
+using Holdfast.Tests.Client;
+using Npgsql;
 
 namespace Holdfast.Tests.PostgreSql;
 
@@ -59,7 +62,7 @@ public sealed class StandbyPreCheckTests : IAsyncLifetime
     {
         await _engine.RestockAsync("r", [("A", 0)], cancellationToken: Token);
         await UntilAtWorkAsync("A");
-        await _standbyServer.RunSqlAsync("SELECT pg_wal_replay_pause()");
+        await _standbyServer.PauseReplayAsync();
 
         // Within the bound the standby still shows nothing, but this process knows better.
         await _engine.RestockAsync("r2", [("A", 2)], cancellationToken: Token);
@@ -70,12 +73,52 @@ public sealed class StandbyPreCheckTests : IAsyncLifetime
         (await _engine.DeductAsync("o3", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
     }
 
+    /// <summary>The refusal was right, but its number was as old as the standby: random commands under load found it.</summary>
+    [Fact]
+    public async Task What_this_process_took_is_not_counted_in_a_refusals_number()
+    {
+        await _engine.RestockAsync("r", [("A", 5)], cancellationToken: Token);
+        await UntilJudgedAsync("A", 9);
+        await _standbyServer.PauseReplayAsync();
+        await _engine.DeductAsync("o1", [("A", 2)], cancellationToken: Token);
+        (await _engine.DeductAsync("o2", [("A", 9)], cancellationToken: Token)).Available.ShouldBe(3);
+    }
+
+    [Fact]
+    public async Task What_a_command_of_the_same_call_took_is_not_counted_in_a_refusals_number()
+    {
+        await _engine.RestockAsync("r", [("A", 5), ("B", 0)], cancellationToken: Token);
+        await UntilJudgedAsync("A", 9);
+        await UntilJudgedAsync("B", 1);
+        var results = await _engine.ExecuteAsync(
+            [StockCommand.Deduct("o1", [("A", 2)]), StockCommand.Deduct("o2", [("A", 9)]), StockCommand.Deduct("o3", [("B", 1)])], Token);
+        results.Select(result => (result.Status, result.Available)).ShouldBe([(StockStatus.Done, 0), (StockStatus.Insufficient, 3), (StockStatus.Insufficient, 0)]);
+    }
+
+    /// <summary>Store time never goes back: what had expired by the latest entry is for sale, whatever the clock says since.</summary>
+    [Fact]
+    public async Task A_clock_that_jumped_back_hides_no_expired_hold()
+    {
+        var clock = new ManualTimeProvider();
+        var store = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = _primaryServer.ConnectionString, Schema = "jumping", TestClock = clock }, cancellationToken: Token);
+        await using var engine = new StandbyPreCheck(store, store, new() { ConnectionString = _standbyServer.ConnectionString, HeartbeatInterval = TimeSpan.FromMilliseconds(20) });
+        await engine.RestockAsync("r", [("A", 1)], cancellationToken: Token);
+        await engine.ReserveAsync("h", [("A", 1)], TimeSpan.FromSeconds(10), cancellationToken: Token);
+        clock.Advance(TimeSpan.FromSeconds(20));
+        await engine.RestockAsync("later", [("B", 1)], cancellationToken: Token);
+        clock.Jump(clock.GetUtcNow() - TimeSpan.FromSeconds(20));
+        var beat = (long)(await _primaryServer.RunSqlAsync("SELECT number FROM jumping.heartbeat"))!;
+        await UntilOnStandbyAsync($"SELECT count(*) FROM jumping.heartbeat WHERE number > {beat + 1}", 1);
+        await UntilAsync(() => engine.Lag < TimeSpan.FromMilliseconds(500));
+        (await engine.DeductAsync("o", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+    }
+
     [Fact]
     public async Task Units_that_another_process_gave_back_sell_within_the_stated_lag()
     {
         await _engine.RestockAsync("r", [("A", 0)], cancellationToken: Token);
         await UntilAtWorkAsync("A");
-        await _standbyServer.RunSqlAsync("SELECT pg_wal_replay_pause()");
+        await _standbyServer.PauseReplayAsync();
         await using var other = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = _primaryServer.ConnectionString }, cancellationToken: Token);
         await other.RestockAsync("r2", [("A", 1)], cancellationToken: Token);
         var stocked = TimeProvider.System.GetTimestamp();
@@ -137,7 +180,7 @@ public sealed class StandbyPreCheckTests : IAsyncLifetime
     {
         await _engine.RestockAsync("r", [("A", 3)], cancellationToken: Token);
         await UntilAtWorkAsync(null);
-        await _standbyServer.RunSqlAsync("SELECT pg_wal_replay_pause()");
+        await _standbyServer.PauseReplayAsync();
         await _engine.RestockAsync("r2", [("A", 1)], cancellationToken: Token);
         (await _engine.GetStockAsync(["A"], new() { MaxStaleness = TimeSpan.FromMinutes(1) }, Token))[0].Available.ShouldBe(3);
         (await _engine.GetStockAsync("A", cancellationToken: Token)).Available.ShouldBe(4);
@@ -166,6 +209,93 @@ public sealed class StandbyPreCheckTests : IAsyncLifetime
         await UntilAtWorkAsync(null);
     }
 
+    [Theory]
+    [InlineData("A")]
+    [InlineData(null)]
+    public async Task A_ledger_that_may_be_stale_is_read_from_the_standby_and_gone_on_with_at_the_primary(string? sku)
+    {
+        await _engine.RestockAsync("r", [("A", 3)], cancellationToken: Token);
+        await _engine.DeductAsync("o", [("A", 1)], cancellationToken: Token);
+        var stale = new FlowQuery { Sku = sku, MaxStaleness = TimeSpan.FromMinutes(1) };
+        while ((await ReadAsync(stale)).Length < 2)
+        {
+            await Task.Delay(TimeSpan.FromMilliseconds(10), TimeProvider.System, Token);
+        }
+
+        await _standbyServer.PauseReplayAsync();
+        await _engine.RestockAsync("r2", [("A", 1)], cancellationToken: Token);
+        var old = await ReadAsync(stale);
+        old.Select(entry => entry.OperationId).ShouldBe(["r", "o"]);
+        (await ReadAsync(stale with { Limit = 1 })).Select(entry => entry.OperationId).ShouldBe(["r"]);
+        (await ReadAsync(stale with { MaxStaleness = TimeSpan.Zero })).Select(entry => entry.OperationId).ShouldBe(["r", "o", "r2"]);
+        (await ReadAsync(stale with { After = old[^1].Cursor, MaxStaleness = TimeSpan.Zero })).Select(entry => entry.OperationId).ShouldBe(["r2"]);
+        (await ReadAsync(stale with { After = old[^1].Cursor })).ShouldBeEmpty();
+
+        // A standby that is gone is left out, also while it is not known yet.
+        await _standbyServer.StopAsync("immediate");
+        (await ReadAsync(stale)).Select(entry => entry.OperationId).ShouldBe(["r", "o", "r2"]);
+    }
+
+    /// <summary>Positions commit out of order: a standby that shows the later block must not let a reader pass over the earlier one.</summary>
+    [Fact]
+    public async Task A_whole_ledger_that_may_be_stale_ends_before_what_another_transaction_still_writes()
+    {
+        await _engine.RestockAsync("r", [("A", 3), ("B", 3)], cancellationToken: Token);
+        await using var connection = new NpgsqlConnection(_primaryServer.ConnectionString);
+        await connection.OpenAsync(Token);
+        var stale = new FlowQuery { MaxStaleness = TimeSpan.FromMinutes(1) };
+        await using (var early = await connection.BeginTransactionAsync(Token))
+        {
+            // The earlier block is taken, and not committed while the later one is.
+            (await _primary.ExecuteInTransactionAsync(early, [StockCommand.Deduct("early", [("A", 1)])], Token))[0].Status.ShouldBe(StockStatus.Done);
+            await _engine.DeductAsync("late", [("B", 1)], cancellationToken: Token);
+            var late = (long)(await _primaryServer.RunSqlAsync("SELECT number FROM holdfast.heartbeat"))!;
+            await UntilOnStandbyAsync($"SELECT count(*) FROM holdfast.flow WHERE operation = 'late'", 1);
+            await UntilOnStandbyAsync($"SELECT count(*) FROM holdfast.heartbeat WHERE number > {late + 2}", 1);
+            (await ReadAsync(stale)).Select(entry => entry.OperationId).ShouldBe(["r", "r"]);
+            await early.CommitAsync(Token);
+        }
+
+        FlowEntry[] whole;
+        while ((whole = await ReadAsync(stale)).Length < 4)
+        {
+            await Task.Delay(TimeSpan.FromMilliseconds(10), TimeProvider.System, Token);
+        }
+
+        whole.Select(entry => entry.OperationId).ShouldBe(["r", "r", "early", "late"]);
+    }
+
+    [Fact]
+    public async Task Over_http_a_client_may_say_so_too()
+    {
+        await _engine.RestockAsync("r", [("A", 3)], cancellationToken: Token);
+        await using var server = await RunningServer.StartAsync(_engine);
+        await using var client = await HoldfastClient.ConnectAsync(server.Address, cancellationToken: Token);
+        var minute = TimeSpan.FromMinutes(1);
+        while ((await client.GetStockAsync(["A"], new() { MaxStaleness = minute }, Token))[0].Available < 3
+            || (await client.ReadFlowAsync(new() { MaxStaleness = minute }, Token).ToArrayAsync(Token)).Length < 1)
+        {
+            await Task.Delay(TimeSpan.FromMilliseconds(10), TimeProvider.System, Token);
+        }
+
+        await _standbyServer.PauseReplayAsync();
+        await client.RestockAsync("r2", [("A", 1)], cancellationToken: Token);
+        (await client.GetStockAsync(["A"], new() { MaxStaleness = minute }, Token))[0].Available.ShouldBe(3);
+        (await client.GetStockAsync(["A"], new() { MaxStaleness = TimeSpan.MaxValue }, Token))[0].Available.ShouldBe(3);
+        (await client.GetStockAsync("A", cancellationToken: Token)).Available.ShouldBe(4);
+        foreach (var sku in (string?[])["A", null])
+        {
+            (await client.ReadFlowAsync(new() { Sku = sku, MaxStaleness = minute }, Token).ToArrayAsync(Token)).Length.ShouldBe(1);
+            (await client.ReadFlowAsync(new() { Sku = sku }, Token).ToArrayAsync(Token)).Length.ShouldBe(2);
+        }
+
+        using var http = new HttpClient { BaseAddress = server.Address };
+        (await http.GetStringAsync("v1/stock/A?maxStalenessSeconds=60", Token)).ShouldContain("\"available\":3");
+        (await http.GetStringAsync("v1/stock/A?maxStalenessSeconds=0", Token)).ShouldContain("\"available\":4");
+        (await http.GetStringAsync("v1/stock/A/flow?maxStalenessSeconds=60.5", Token)).ShouldNotContain("r2");
+        (await http.GetStringAsync("v1/stock/A/flow", Token)).ShouldContain("r2");
+    }
+
     /// <summary>One connection string for both servers: the driver finds out who is who.</summary>
     [Fact]
     public async Task Both_hosts_in_one_connection_string_make_the_scheme()
@@ -183,15 +313,33 @@ public sealed class StandbyPreCheckTests : IAsyncLifetime
     private async Task UntilAtWorkAsync(string? soldOut)
     {
         await UntilAsync(() => _engine.Lag < TimeSpan.FromMilliseconds(500));
-        var probe = 0;
-        while (soldOut is not null)
+        if (soldOut is not null)
+        {
+            await UntilJudgedAsync(soldOut, 1);
+        }
+    }
+
+    /// <summary>Awaits that the standby refuses somebody who asks for more units than there are.</summary>
+    private async Task UntilJudgedAsync(string sku, long tooMany)
+    {
+        while (true)
         {
             var before = _counting.Commands;
-            (await _engine.DeductAsync($"probe{probe++}", [(soldOut, 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Insufficient);
+            (await _engine.DeductAsync("probe", [(sku, tooMany)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Insufficient);
             if (_counting.Commands == before)
             {
                 return;
             }
+        }
+    }
+
+    private async Task<FlowEntry[]> ReadAsync(FlowQuery query) => await _engine.ReadFlowAsync(query, Token).ToArrayAsync(Token);
+
+    private async Task UntilOnStandbyAsync(string sql, long count)
+    {
+        while ((long)(await _standbyServer.RunSqlAsync(sql))! != count)
+        {
+            await Task.Delay(TimeSpan.FromMilliseconds(10), TimeProvider.System, Token);
         }
     }
 

@@ -65,6 +65,20 @@ public sealed class DifferentialTests(ITestOutputHelper output)
         failure.Message.ShouldContain("The stock of");
     }
 
+    /// <summary>Over a slow store the search for fewer steps once took hours, and looked like a hang.</summary>
+    [Fact]
+    public async Task A_failure_over_a_slow_store_is_reported_in_time()
+    {
+        var runs = 0;
+        var failure = await Should.ThrowAsync<ConformanceException>(() => DifferentialTest.RunAsync(
+            clock => new(new MiscountsReads(Interlocked.Increment(ref runs) == 1 ? new MemoryEngine(clock) : new NeverAnswers(new MemoryEngine(clock)))),
+            3,
+            new() { MostShrinking = TimeSpan.FromMilliseconds(100) },
+            TestContext.Current.CancellationToken));
+        failure.Message.ShouldContain("The stock of");
+        runs.ShouldBe(2);
+    }
+
     private static IEnumerable<int> TheSeeds()
     {
         static int? Number(string name) => int.TryParse(Environment.GetEnvironmentVariable(name), CultureInfo.InvariantCulture, out var number) ? number : null;
@@ -78,6 +92,16 @@ public sealed class DifferentialTests(ITestOutputHelper output)
         {
             var results = await base.ExecuteAsync(commands, cancellationToken);
             return [.. results.Select(result => result.Status == StockStatus.ExceedsDeducted ? StockResult.Of(StockStatus.Done) : result)];
+        }
+    }
+
+    /// <summary>Waits until it is cancelled.</summary>
+    private sealed class NeverAnswers(IStockEngine inner) : DelegatingStockEngine(inner)
+    {
+        public override async ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+        {
+            await Task.Delay(Timeout.InfiniteTimeSpan, TimeProvider.System, cancellationToken);
+            return await base.ExecuteAsync(commands, cancellationToken);
         }
     }
 

@@ -297,6 +297,58 @@ public static partial class ConformanceCases
                 return after;
             }
         }),
+
+        new("reads-that-may-be-stale", "A read of stock or ledger that may be old answers what was true once, never a ledger with a gap, and catches up.", async context =>
+        {
+            await context.PlayAsync("""
+                restock r1: A 5, B 3            => Done: A 5, B 3
+                deduct o1: A 2, B 1             => Done: A 3, B 2
+                cancel o1                       => Done: A 5, B 3
+                deduct o2: A 1                  => Done: A 4
+                """);
+            var truth = await context.FlowAsync("A");
+            var limit = TimeSpan.FromMinutes(1);
+            var stock = await UntilAsync(
+                async () => (await context.Engine.GetStockAsync([context.Sku("A")], new() { MaxStaleness = limit }, context.CancellationToken))[0],
+                level => level.Version == truth.Count);
+            Check.Equal((stock.Available, stock.Sold), (4L, 1L), "available and sold");
+            foreach (var isWhole in (bool[])[false, true])
+            {
+                var flow = await UntilAsync(() => ReadAsync(isWhole), entries => entries.Count == truth.Count);
+                Check.Sequence(flow, truth.Select(entry => entry with { Cursor = null }), isWhole ? "the entries of A in the whole ledger" : "the entries of A");
+            }
+
+            async ValueTask<List<FlowEntry>> ReadAsync(bool isWhole)
+            {
+                var found = new List<FlowEntry>();
+                await foreach (var entry in context.Engine.ReadFlowAsync(new() { Sku = isWhole ? null : context.Sku("A"), MaxStaleness = limit }, context.CancellationToken))
+                {
+                    if (entry.Sku == context.Sku("A"))
+                    {
+                        found.Add(entry with { Cursor = null });
+                    }
+                }
+
+                Check.Sequence(found, truth.Take(found.Count).Select(entry => entry with { Cursor = null }), "what there was of the ledger");
+                return found;
+            }
+
+            // What is late is late by the age of its source, which is bounded; what is wrong stays wrong.
+            async Task<T> UntilAsync<T>(Func<ValueTask<T>> read, Func<T, bool> isRight)
+            {
+                var started = TimeProvider.System.GetTimestamp();
+                while (true)
+                {
+                    var value = await read();
+                    if (isRight(value) || TimeProvider.System.GetElapsedTime(started) > limit)
+                    {
+                        return value;
+                    }
+
+                    await Task.Delay(TimeSpan.FromMilliseconds(5), TimeProvider.System, context.CancellationToken);
+                }
+            }
+        }),
     ];
 
     private static async Task<List<string>> OperationsAsync(ConformanceContext context, OperationQuery query)
