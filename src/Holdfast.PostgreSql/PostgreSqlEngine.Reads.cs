@@ -199,8 +199,9 @@ public sealed partial class PostgreSqlEngine
             yield break;
         }
 
-        var end = query.Sku is not null ? await VersionAsync(query.Sku, cancellationToken).ConfigureAwait(false)
-            : wholeEnd ?? await FinalPositionAsync(cancellationToken).ConfigureAwait(false);
+        // The first page of a SKU is one snapshot, and mostly all there is; only a longer ledger needs an end, so that a
+        // reader does not run after busy writers for ever.
+        var end = query.Sku is not null ? long.MaxValue : wholeEnd ?? await FinalPositionAsync(cancellationToken).ConfigureAwait(false);
         var left = query.Limit ?? int.MaxValue;
         while (left > 0 && after < end)
         {
@@ -243,6 +244,10 @@ public sealed partial class PostgreSqlEngine
 
             left -= page.Count;
             after = ParseNumber(page[^1].Cursor!, page[^1].Cursor!);
+            if (end == long.MaxValue && left > 0)
+            {
+                end = await VersionAsync(query.Sku!, cancellationToken).ConfigureAwait(false);
+            }
         }
     }
 

@@ -106,9 +106,10 @@ public sealed class PostgreSqlServer : IAsyncDisposable
     public async Task PauseReplayAsync()
     {
         await RunSqlAsync("SELECT pg_wal_replay_pause()");
+        using var limit = new CancellationTokenSource(s_startTimeout, TimeProvider.System);
         while (await RunSqlAsync("SELECT pg_get_wal_replay_pause_state()") is not "paused")
         {
-            await Task.Delay(TimeSpan.FromMilliseconds(5), TimeProvider.System, TestContext.Current.CancellationToken);
+            await Task.Delay(TimeSpan.FromMilliseconds(5), TimeProvider.System, limit.Token);
         }
     }
 

@@ -4,6 +4,14 @@ namespace Holdfast.Testing;
 internal sealed class SkuAudit(IStockEngine engine, LedgerAuditOptions options, CancellationToken cancellationToken)
     : LedgerAuditRun(engine, options, cancellationToken)
 {
+    private const int RowsPerRead = 500;
+
+    /// <summary>From so many operations on, the store's listing is looked through before they are asked for one by one.</summary>
+    private const int ManyOperations = 500;
+
+    /// <summary>How many operations of others are passed over for each one looked for.</summary>
+    private const int ListedPerOperation = 4;
+
     private readonly Dictionary<string, List<FlowEntry>> _byOperation = new(StringComparer.Ordinal);
 
     /// <summary>Where each SKU's ledger has been read to.</summary>
@@ -11,9 +19,18 @@ internal sealed class SkuAudit(IStockEngine engine, LedgerAuditOptions options, 
 
     public async Task<AuditReport> RunAsync()
     {
+        // Each row is read before its ledger; thousands of rows in a few reads.
+        foreach (var page in Options.Skus!.Chunk(RowsPerRead))
+        {
+            var rows = await Engine.GetStockAsync(page, cancellationToken: CancellationToken).ConfigureAwait(false);
+            for (var i = 0; i < page.Length; i++)
+            {
+                ReplayOf(page[i]).Row = rows[i];
+            }
+        }
+
         foreach (var sku in Options.Skus!)
         {
-            ReplayOf(sku).Row = await Engine.GetStockAsync(sku, cancellationToken: CancellationToken).ConfigureAwait(false);
             await ReadLedgerAsync(sku).ConfigureAwait(false);
             await CompareAtEndAsync(ReplayOf(sku)).ConfigureAwait(false);
         }
@@ -58,7 +75,13 @@ internal sealed class SkuAudit(IStockEngine engine, LedgerAuditOptions options, 
     {
         var views = new Dictionary<string, OperationView>(StringComparer.Ordinal);
         var different = new Dictionary<string, string>(StringComparer.Ordinal);
-        IReadOnlyCollection<string> pending = [.. _byOperation.Keys];
+        if (_byOperation.Count >= ManyOperations)
+        {
+            await ListOperationsAsync(views).ConfigureAwait(false);
+        }
+
+        // What was listed and agrees is done; all else is asked for by its id.
+        IReadOnlyCollection<string> pending = [.. _byOperation.Keys.Where(id => !views.TryGetValue(id, out var view) || Difference(id, view) is not null)];
         for (var look = 1; look <= Looks && pending.Count > 0; look++)
         {
             different.Clear();
@@ -102,6 +125,20 @@ internal sealed class SkuAudit(IStockEngine engine, LedgerAuditOptions options, 
         }
 
         return [.. views.Values];
+    }
+
+    /// <summary>Finds operations in the store's listing, as far as that is worth it on a store that holds many others.</summary>
+    private async Task ListOperationsAsync(Dictionary<string, OperationView> views)
+    {
+        var query = new OperationQuery { Limit = _byOperation.Count * ListedPerOperation };
+        await foreach (var view in Engine.ListOperationsAsync(query, CancellationToken).ConfigureAwait(false))
+        {
+            if (_byOperation.ContainsKey(view.Id))
+            {
+                views[view.Id] = view;
+                Tell("operations", views.Count);
+            }
+        }
     }
 
     private string? Difference(string id, OperationView? view) => view is null

@@ -11,9 +11,16 @@ public sealed class ConformanceTests(ITestOutputHelper output)
     {
         var each = ConformanceCases.All.Single(each => each.Name == name);
         await using var store = await Schemes.Find(scheme).OpenAsync();
-        Judge(await each.RunAsync(new(store.Engine, "t-", store.Clock, TestContext.Current.CancellationToken)));
+        output.Judge(await each.RunAsync(new(store.Engine, "t-", store.Clock, TestContext.Current.CancellationToken)));
     }
 
+    [Fact]
+    public void Case_names_are_distinct() => ConformanceCases.All.Select(each => each.Name).ShouldBeUnique();
+}
+
+/// <summary>Every scheme × all cases one after the other; beside <see cref="ConformanceTests"/>, since each takes its time.</summary>
+public sealed class SharedStoreTests(ITestOutputHelper output)
+{
     /// <summary>The cases do not disturb each other on a store that is not empty, and the whole store adds up in the end.</summary>
     [Theory]
     [MemberData(nameof(Schemes.Names), MemberType = typeof(Schemes))]
@@ -22,18 +29,19 @@ public sealed class ConformanceTests(ITestOutputHelper output)
         await using var store = await Schemes.Find(scheme).OpenAsync();
         await foreach (var outcome in ConformanceCases.RunAsync(store.Engine, "shared", store.Clock, cancellationToken: TestContext.Current.CancellationToken))
         {
-            Judge(outcome);
+            output.Judge(outcome);
         }
 
         var audit = await LedgerAudit.RunAsync(store.Engine, cancellationToken: TestContext.Current.CancellationToken);
         audit.ToString().ShouldStartWith("audit passed");
         output.WriteLine(audit.ToString());
     }
+}
 
-    [Fact]
-    public void Case_names_are_distinct() => ConformanceCases.All.Select(each => each.Name).ShouldBeUnique();
-
-    private void Judge(ConformanceOutcome outcome)
+internal static class ConformanceVerdicts
+{
+    /// <summary>Writes down how a case ended, and fails the test with it.</summary>
+    public static void Judge(this ITestOutputHelper output, ConformanceOutcome outcome)
     {
         output.WriteLine($"{outcome.Case.Name}: {outcome.Verdict} in {outcome.Elapsed.TotalMilliseconds:F0} ms{(outcome.Reason is null ? "" : $" ({outcome.Reason})")}");
         if (outcome.Verdict == ConformanceVerdict.Failed)

@@ -202,7 +202,7 @@ public sealed class PostgreSqlFaultTests
     [InlineData("kill")]
     public async Task A_restart_of_the_server_under_load_costs_nobody_an_order(string mode)
     {
-        await using var server = await PostgreSqlServer.StartAsync();
+        await using var server = await SharedPostgreSql.StartOwnAsync();
         await using var engine = new GroupCommit(await PostgreSqlEngine.OpenAsync(new() { ConnectionString = server.ConnectionString }, cancellationToken: Token));
         await engine.RestockAsync("r", [("A", 100_000)], cancellationToken: Token);
 
@@ -228,7 +228,7 @@ public sealed class PostgreSqlFaultTests
     [Fact]
     public async Task A_server_that_is_down_makes_Busy_that_names_it_and_never_the_password()
     {
-        await using var server = await PostgreSqlServer.StartAsync();
+        await using var server = await SharedPostgreSql.StartOwnAsync();
         await using var engine = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = server.ConnectionString }, cancellationToken: Token);
         await server.StopAsync("immediate");
 
@@ -248,7 +248,7 @@ public sealed class PostgreSqlFaultTests
     [Fact]
     public async Task A_server_with_no_connection_left_makes_Busy()
     {
-        await using var server = await PostgreSqlServer.StartAsync("max_connections=6", "superuser_reserved_connections=0", "max_wal_senders=0");
+        await using var server = await SharedPostgreSql.StartOwnAsync("max_connections=6", "superuser_reserved_connections=0", "max_wal_senders=0");
         await using var engine = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = server.ConnectionString + ";Pooling=false" }, cancellationToken: Token);
         var others = new Stack<NpgsqlConnection>();
         try

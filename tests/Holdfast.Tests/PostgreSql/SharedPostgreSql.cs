@@ -9,7 +9,7 @@ namespace Holdfast.Tests.PostgreSql;
 
 /// <summary>
 /// One server for the whole test run, started by the first test that needs it; each store gets a schema of its own.
-/// With HOLDFAST_TEST_POSTGRES (a connection string) a given server is used instead.
+/// With HOLDFAST_TEST_POSTGRES (a connection string) a given server is used instead, and what that leaves out is skipped with the reason.
 /// </summary>
 public static class SharedPostgreSql
 {
@@ -43,6 +43,22 @@ public static class SharedPostgreSql
         return (await server).ConnectionString;
     }
 
+    /// <summary>Starts a server of a test's own, which it may kill, pause and configure; skips the test where a server is given.</summary>
+    public static Task<PostgreSqlServer> StartOwnAsync(params string[] settings)
+    {
+        SkipWhereGiven();
+        return PostgreSqlServer.StartAsync(settings);
+    }
+
+    /// <summary>What needs more of a server than a schema is left out where one is given, and says so.</summary>
+    private static void SkipWhereGiven()
+    {
+        if (Given is not null)
+        {
+            Assert.Skip("It needs PostgreSQL servers of its own, to kill, to configure or as a standby, which the one that HOLDFAST_TEST_POSTGRES gives is not asked for: unset it to run this too.");
+        }
+    }
+
     /// <summary>Options for an empty store; its schema is dropped with the start.</summary>
     public static async Task<PostgreSqlOptions> NewStoreAsync(SchemeStart start, PostgreSqlTransactions transactions = PostgreSqlTransactions.Call)
     {
@@ -66,11 +82,7 @@ public static class SharedPostgreSql
     /// <summary>Opens an empty store behind a pre-check on a streaming standby.</summary>
     public static async ValueTask<IStockEngine> OpenReplicaAsync(SchemeStart start)
     {
-        if (Given is not null)
-        {
-            Assert.Skip("The scheme replica needs a standby, which the server given by HOLDFAST_TEST_POSTGRES is not asked for: unset it to run these cases too.");
-        }
-
+        SkipWhereGiven();
         var primary = await PostgreSqlEngine.OpenAsync(await NewStoreAsync(start));
         Task<PostgreSqlServer> standby;
         lock (s_lock)
