@@ -63,9 +63,17 @@ public sealed partial class PostgreSqlEngine
         return EndOfBlock(final);
     }
 
-    /// <summary>Reads the ledger of a standby; the whole one up to a position that it is known to have everything of.</summary>
-    internal IAsyncEnumerable<FlowEntry> ReadFlowOfStandbyAsync(FlowQuery query, long wholeEnd, CancellationToken cancellationToken) =>
-        ReadFlowAsync(query, wholeEnd, cancellationToken);
+    /// <summary>Reads a page of a standby's ledger; of the whole one up to a position that it is known to have everything of.</summary>
+    internal async Task<List<FlowEntry>> ReadFlowOfStandbyAsync(FlowQuery page, long wholeEnd)
+    {
+        var entries = new List<FlowEntry>();
+        await foreach (var entry in ReadFlowAsync(page, wholeEnd, CancellationToken.None).ConfigureAwait(false))
+        {
+            entries.Add(entry);
+        }
+
+        return entries;
+    }
 
     internal async Task ForgetBeatsAsync(string node, CancellationToken cancellationToken) =>
         await ReadAsync((_sql.ForgetBeats, this), command => command.With(node), static (_, _) => { }, cancellationToken).ConfigureAwait(false);

@@ -122,29 +122,32 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
         var shown = Interlocked.Read(ref _shown);
         if (query.MaxStaleness > TimeSpan.Zero && LagOf(shown) <= query.MaxStaleness && FinalAt(shown) is { } end)
         {
-            var entries = _standby.ReadFlowOfStandbyAsync(query, end, cancellationToken).GetAsyncEnumerator(cancellationToken);
-            await using var disposing = entries.ConfigureAwait(false);
-            var (count, last) = (0, query.After);
-            while (true)
+            while (query.Limit is not <= 0 && Volatile.Read(ref _leftBehind) == 0)
             {
+                var page = query with { Limit = Math.Min(query.Limit ?? Tuning.PageRows, Tuning.PageRows) };
+                List<FlowEntry> entries;
                 try
                 {
-                    if (!await entries.MoveNextAsync().ConfigureAwait(false))
-                    {
-                        yield break;
-                    }
+                    entries = await AskAsync(() => _standby.ReadFlowOfStandbyAsync(page, end), cancellationToken).ConfigureAwait(false);
                 }
-                catch (PostgreSqlStoreException e)
+                catch (Exception e) when (e is PostgreSqlStoreException or TimeoutException)
                 {
                     _logger.LogDebug(e, "The standby did not answer a read; the primary goes on with it.");
                     break;
                 }
 
-                (count, last) = (count + 1, entries.Current.Cursor);
-                yield return entries.Current;
-            }
+                foreach (var entry in entries)
+                {
+                    yield return entry;
+                }
 
-            query = query with { After = last, Limit = query.Limit - count };
+                if (entries.Count < page.Limit)
+                {
+                    yield break;
+                }
+
+                query = query with { After = entries[^1].Cursor, Limit = query.Limit - entries.Count };
+            }
         }
 
         await foreach (var entry in Inner.ReadFlowAsync(query, cancellationToken).ConfigureAwait(false))
@@ -405,7 +408,12 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
             await _primary.ForgetBeatsAsync(_node, CancellationToken.None).ConfigureAwait(false);
         }
 
-        await _primary.BeatAsync(_node, beat, CancellationToken.None).ConfigureAwait(false);
+        var final = await _primary.BeatAsync(_node, beat, CancellationToken.None).ConfigureAwait(false);
+        lock (_lock)
+        {
+            _finalAt[beat % _finalAt.Length] = (beat, final);
+        }
+
         return beat;
     }
 
