@@ -153,8 +153,12 @@ public sealed partial class PostgreSqlEngine : IStockEngine
     }
 
     /// <summary>Names a server for people.</summary>
-    internal static string NameOf(NpgsqlConnectionStringBuilder builder, string schema) =>
-        string.Create(CultureInfo.InvariantCulture, $"PostgreSQL at {builder.Host}:{builder.Port}, database {builder.Database ?? builder.Username ?? Environment.UserName}, schema {schema}");
+    internal static string NameOf(NpgsqlConnectionStringBuilder builder, string schema)
+    {
+        // Of several hosts each may name a port of its own.
+        var hosts = builder.Host!.Split(',', StringSplitOptions.TrimEntries).Select(host => host.Contains(':', StringComparison.Ordinal) ? host : string.Create(CultureInfo.InvariantCulture, $"{host}:{builder.Port}"));
+        return $"PostgreSQL at {string.Join(',', hosts)}, database {builder.Database ?? builder.Username ?? Environment.UserName}, schema {schema}";
+    }
 
     /// <summary>The connections, with what the store needs of each, and what closes them all.</summary>
     internal static (NpgsqlDataSource Source, IAsyncDisposable Owner) SourceOf(NpgsqlConnectionStringBuilder given, PostgreSqlOptions options, bool ofStandby = false)
@@ -201,8 +205,14 @@ public sealed partial class PostgreSqlEngine : IStockEngine
             return (source, source);
         }
 
-        // With several hosts the driver finds out which is the primary, also after another was promoted.
+        // With several hosts the driver finds out which is the primary, also after another was promoted: a lost connection
+        // makes it ask at once. Beyond that it seldom need ask, which costs a time-out where a host is gone without a word.
         builder.TargetSessionAttributes = null;
+        if (!ofStandby && !given.ContainsKey("Host Recheck Seconds"))
+        {
+            builder.HostRecheckSeconds = Tuning.HostRecheckSeconds;
+        }
+
         var hosts = new NpgsqlDataSourceBuilder(builder.ConnectionString).BuildMultiHost();
         return (hosts.WithTargetSession(ofStandby ? TargetSessionAttributes.Standby : TargetSessionAttributes.Primary), hosts);
     }

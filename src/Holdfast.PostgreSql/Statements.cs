@@ -15,9 +15,11 @@ internal sealed class Statements
 
     /// <summary>
     /// Before a COMMIT of nothing: makes it wait for the synchronous standby, where there is one, as a COMMIT of something
-    /// would. Everything that this transaction has seen is on the standby then. (A mark in the log, a few bytes.)
+    /// would (a mark in the log, a few bytes). Everything that this transaction has seen is on the standby then. Where
+    /// there is none the COMMIT flushes nothing, as little as a ROLLBACK.
     /// </summary>
-    public const string AwaitStandby = "SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' THEN pg_logical_emit_message(true, 'holdfast', ''::text) END";
+    public const string AwaitStandby =
+        "SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' THEN pg_logical_emit_message(true, 'holdfast', ''::text)::text ELSE set_config('synchronous_commit', 'off', true) END";
 
     private const string RowColumns = "s.sku, s.available, s.reserved, s.restocked, s.adjusted, s.supplied, s.version, s.changed_at";
 

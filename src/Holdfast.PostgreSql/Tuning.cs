@@ -15,6 +15,9 @@ internal static class Tuning
     /// <summary>Connections that an engine keeps at most, unless the connection string says otherwise: more would only queue up on the server.</summary>
     public const int PoolSize = 20;
 
+    /// <summary>How long the driver goes by what it knows of the hosts of a connection string, while no connection is lost.</summary>
+    public const int HostRecheckSeconds = 60;
+
     /// <summary>Statements that a connection keeps prepared.</summary>
     public const int PreparedStatements = 64;
 
