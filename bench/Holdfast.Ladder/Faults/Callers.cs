@@ -1,33 +1,79 @@
+using Holdfast.Cli;
 using Holdfast.Client;
+using Holdfast.Testing;
 
 namespace Holdfast.Ladder.Faults;
 
-/// <summary>Callers of all verbs, who go on whatever becomes of the servers.</summary>
-internal static class Callers
+/// <summary>Callers of all verbs through one client, who go on whatever becomes of the servers; and what they were answered.</summary>
+internal sealed class Callers : IAsyncDisposable
 {
     /// <summary>Longest wait for the last answers once the callers were told to stop.</summary>
     public static readonly TimeSpan WindDown = TimeSpan.FromMinutes(2);
 
     private const int Skus = 8;
 
+    private readonly HoldfastClient _client;
+    private readonly Resumption _engine;
+    private readonly CancellationTokenSource _stop;
+    private Task _load = Task.CompletedTask;
+
+    private Callers(HoldfastClient client, CancellationToken cancellationToken)
+    {
+        _client = client;
+        _engine = new(History.Record(client));
+        _stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+    }
+
+    /// <summary>What they sent and were answered.</summary>
+    public History History { get; } = new();
+
+    /// <summary>Whether a command was answered as applied, by this answer or, where the first was lost, by the client's repetition.</summary>
+    public static bool IsAcknowledged(HistoryEvent sent) => sent.Result.Status is StockStatus.Done or StockStatus.Replayed;
+
+    /// <summary>How many commands were acknowledged, and how many stayed without an answer.</summary>
+    public (int Acknowledged, int Unknown) Count() =>
+        (History.Events.Count(IsAcknowledged), History.Events.Count(sent => sent.Result.IsRetryable || sent.Result.Status == StockStatus.None));
+
     /// <summary>A client that goes on asking with the same ids for longer than any of these faults lasts.</summary>
     public static ValueTask<HoldfastClient> ConnectAsync(ServerProcess server, CancellationToken cancellationToken) => HoldfastClient.ConnectAsync(
         new() { Addresses = { server.Address }, Deadline = TimeSpan.FromSeconds(60), RestAfterFailure = TimeSpan.FromMilliseconds(50), MaxRetryDelay = TimeSpan.FromMilliseconds(200) },
         cancellationToken);
 
-    /// <summary>Stocks what they buy, plentifully.</summary>
-    public static async Task OpenAsync(IStockEngine engine, string run, CancellationToken cancellationToken)
+    /// <summary>Stocks what they buy, plentifully, and lets them begin.</summary>
+    public static async Task<Callers> StartAsync(ServerProcess server, int count, int seed, CancellationToken cancellationToken)
     {
-        var opening = await engine.RestockAsync($"{run}-opening", [.. Enumerable.Range(0, Skus).Select(i => new StockLine($"{run}-{i}", 1_000_000))], cancellationToken: cancellationToken).ConfigureAwait(false);
+        var callers = new Callers(await ConnectAsync(server, cancellationToken).ConfigureAwait(false), cancellationToken);
+        var run = RunName.New(TimeProvider.System);
+        var opening = await callers._engine.RestockAsync($"{run}-opening", [.. Enumerable.Range(0, Skus).Select(i => new StockLine($"{run}-{i}", 1_000_000))], cancellationToken: cancellationToken).ConfigureAwait(false);
         if (!opening.IsApplied)
         {
+            await callers.DisposeAsync().ConfigureAwait(false);
             throw new InvalidOperationException($"The opening stock was answered {opening}.");
         }
+
+        callers._load = Task.WhenAll(Enumerable.Range(0, count).Select(i => WorkAsync(callers._engine, run, i, seed, callers._stop.Token)));
+        return callers;
     }
 
-    /// <summary>Runs them until they are stopped, each on one of the engines.</summary>
-    public static Task RunAsync(IReadOnlyList<IStockEngine> engines, string run, int callers, int seed, CancellationToken stop) =>
-        Task.WhenAll(Enumerable.Range(0, callers).Select(i => WorkAsync(engines[i % engines.Count], run, i, seed, stop)));
+    /// <inheritdoc cref="Resumption.NextAsync"/>
+    public Task<long> NextAppliedAsync(CancellationToken cancellationToken) => _engine.NextAsync(cancellationToken);
+
+    /// <inheritdoc cref="WorkForAsync(Task, TimeSpan, CancellationToken)"/>
+    public Task WorkForAsync(TimeSpan time, CancellationToken cancellationToken) => WorkForAsync(_load, time, cancellationToken);
+
+    /// <summary>Lets each finish what it is at, and waits for the last answer.</summary>
+    public async Task StopAsync()
+    {
+        await _stop.CancelAsync().ConfigureAwait(false);
+        await _load.WaitAsync(WindDown, TimeProvider.System, CancellationToken.None).ConfigureAwait(false);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _stop.CancelAsync().ConfigureAwait(false);
+        await _client.DisposeAsync().ConfigureAwait(false);
+        _stop.Dispose();
+    }
 
     /// <summary>Lets them work for a while; fails at once when one of them fails.</summary>
     public static async Task WorkForAsync(Task load, TimeSpan time, CancellationToken cancellationToken)

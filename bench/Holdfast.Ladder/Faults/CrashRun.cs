@@ -1,4 +1,3 @@
-using Holdfast.Cli;
 using Holdfast.Testing;
 
 namespace Holdfast.Ladder.Faults;
@@ -20,27 +19,23 @@ internal static class CrashRun
             $"crash: kill -9 of the server {kills} times under load, one SQLite file",
             $"server: its own process, scheme {Scheme}, {store}; {callers} callers of all verbs through one client that retries with the same ids; seed {seed}",
             $"bounds: every acknowledged operation in the ledger once, audits pass, ready again within {RestartBound.TotalSeconds:0} s of each start");
-        var history = new History();
         var port = ServerProcess.FreePort();
         var random = new Random(seed);
         var restarts = new List<TimeSpan>();
-        using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        History history;
+        int acknowledged, unknown;
         var server = await ServerProcess.StartAsync(Scheme, store, port).ConfigureAwait(false);
         try
         {
-            var client = await Callers.ConnectAsync(server, cancellationToken).ConfigureAwait(false);
-            await using (client.ConfigureAwait(false))
+            var load = await Callers.StartAsync(server, callers, seed, cancellationToken).ConfigureAwait(false);
+            await using (load.ConfigureAwait(false))
             {
-                var run = RunName.New(TimeProvider.System);
-                var engine = history.Record(client);
-                await Callers.OpenAsync(engine, run, cancellationToken).ConfigureAwait(false);
-                var load = Callers.RunAsync([engine], run, callers, seed, stop.Token);
+                history = load.History;
                 output.Line($"{"kill",-6}{"answered before it",20}{"ready again after",20}");
                 for (var i = 1; i <= kills; i++)
                 {
                     var before = history.Count;
-                    await Callers.WorkForAsync(load, TimeSpan.FromMilliseconds(random.Next(300, 1_200)), cancellationToken).ConfigureAwait(false);
-
+                    await load.WorkForAsync(TimeSpan.FromMilliseconds(random.Next(300, 1_200)), cancellationToken).ConfigureAwait(false);
                     var answered = history.Count - before;
                     await server.KillAsync().ConfigureAwait(false);
                     await server.DisposeAsync().ConfigureAwait(false);
@@ -49,8 +44,8 @@ internal static class CrashRun
                     output.Line($"{i,-6}{answered,20}{server.StartTime.TotalSeconds,18:0.00} s");
                 }
 
-                await stop.CancelAsync().ConfigureAwait(false);
-                await load.WaitAsync(Callers.WindDown, TimeProvider.System, CancellationToken.None).ConfigureAwait(false);
+                await load.StopAsync().ConfigureAwait(false);
+                (acknowledged, unknown) = load.Count();
             }
 
             await server.StopAsync().ConfigureAwait(false);
@@ -66,12 +61,10 @@ internal static class CrashRun
         {
             var ledger = await LedgerAudit.RunAsync(file, cancellationToken: cancellationToken).ConfigureAwait(false);
             var audit = ledger.And(await HistoryAudit.RunAsync(file, history, cancellationToken: cancellationToken).ConfigureAwait(false));
-            var applied = history.Events.Count(sent => sent.Result.IsApplied);
-            var unknown = history.Events.Count(sent => sent.Result.IsRetryable || sent.Result.Status == StockStatus.None);
             var slowest = restarts.DefaultIfEmpty().Max();
             var inTime = restarts.Count == kills && slowest < RestartBound;
             output.Line();
-            output.Line($"commands {history.Count:#,##0}: {applied:#,##0} acknowledged as applied, {unknown} without an answer");
+            output.Line($"commands {history.Count:#,##0}: {acknowledged:#,##0} acknowledged as applied, {unknown} without an answer");
             output.Line($"ledger   {audit}");
             output.Line($"restart  slowest {slowest.TotalSeconds:0.00} s, median {restarts.Order().ElementAtOrDefault(restarts.Count / 2).TotalSeconds:0.00} s: {(inTime ? "within" : "NOT within")} {RestartBound.TotalSeconds:0} s");
             await output.FinishAsync(new
@@ -81,7 +74,7 @@ internal static class CrashRun
                 callers,
                 seed,
                 commands = history.Count,
-                applied,
+                applied = acknowledged,
                 unknown,
                 restartSeconds = restarts.Select(restart => Math.Round(restart.TotalSeconds, 3)),
                 audit = audit.Passed ? "pass" : $"fail: {audit.FirstDifference}",

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using Holdfast.Cli;
 using Holdfast.Testing;
 using Holdfast.TestServers;
 
@@ -44,7 +43,7 @@ internal static class FailoverRun
         output.Line("oldest lost: how long before the primary was lost it had been answered; promoted and first applied: after the primary was lost");
         foreach (var failover in results.Where(failover => failover.Lost.Count > 0))
         {
-            var more = failover.Lost.Count > MostListed ? $", and {failover.Lost.Count - MostListed:#,##0} more" : "";
+            var more = failover.Lost.Count > MostListed ? $", and {failover.Lost.Count - MostListed:#,##0} more (--json lists all)" : "";
             output.Line($"lost     {string.Join(", ", failover.Lost.Take(MostListed))}{more}");
         }
 
@@ -86,26 +85,22 @@ internal static class FailoverRun
             await primary.SetAsync("synchronous_standby_names", "*").ConfigureAwait(false);
         }
 
-        var history = new History();
+        History history;
         var lag = TimeSpan.Zero;
         long lostAt, promotedAt, resumedAt;
-        using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         var server = await ServerProcess.StartAsync(Scheme, $"postgres:{PostgreSqlServer.ConnectionStringOf(primary, standby)}").ConfigureAwait(false);
         await using (server.ConfigureAwait(false))
         {
-            var client = await Callers.ConnectAsync(server, cancellationToken).ConfigureAwait(false);
-            await using (client.ConfigureAwait(false))
+            var load = await Callers.StartAsync(server, callers, seed, cancellationToken).ConfigureAwait(false);
+            await using (load.ConfigureAwait(false))
             {
-                var run = RunName.New(TimeProvider.System);
-                var engine = new Resumption(history.Record(client));
-                await Callers.OpenAsync(engine, run, cancellationToken).ConfigureAwait(false);
-                var load = Callers.RunAsync([engine], run, callers, seed, stop.Token);
-                await Callers.WorkForAsync(load, TimeSpan.FromMilliseconds(random.Next(1_000, 2_000)), cancellationToken).ConfigureAwait(false);
+                history = load.History;
+                await load.WorkForAsync(TimeSpan.FromMilliseconds(random.Next(1_000, 2_000)), cancellationToken).ConfigureAwait(false);
                 if (!isSynchronous)
                 {
                     var since = Stopwatch.GetTimestamp();
                     await primary.PauseReplicationAsync().ConfigureAwait(false);
-                    await Callers.WorkForAsync(load, TimeSpan.FromMilliseconds(random.Next(500, 1_500)), cancellationToken).ConfigureAwait(false);
+                    await load.WorkForAsync(TimeSpan.FromMilliseconds(random.Next(500, 1_500)), cancellationToken).ConfigureAwait(false);
                     lag = Stopwatch.GetElapsedTime(since);
                 }
 
@@ -113,20 +108,19 @@ internal static class FailoverRun
                 await primary.KillAsync().ConfigureAwait(false);
 
                 // What an operator, or the tool in his place, does next.
-                var resumes = engine.NextAsync(cancellationToken);
+                var resumes = load.NextAppliedAsync(cancellationToken);
                 await standby.PromoteAsync().ConfigureAwait(false);
                 promotedAt = Stopwatch.GetTimestamp();
                 do
                 {
                     // An answer that was on its way when the primary was lost says nothing.
                     resumedAt = await resumes.ConfigureAwait(false);
-                    resumes = resumedAt < promotedAt ? engine.NextAsync(cancellationToken) : resumes;
+                    resumes = resumedAt < promotedAt ? load.NextAppliedAsync(cancellationToken) : resumes;
                 }
                 while (resumedAt < promotedAt);
 
-                await Callers.WorkForAsync(load, TimeSpan.FromSeconds(1), cancellationToken).ConfigureAwait(false);
-                await stop.CancelAsync().ConfigureAwait(false);
-                await load.WaitAsync(Callers.WindDown, TimeProvider.System, CancellationToken.None).ConfigureAwait(false);
+                await load.WorkForAsync(TimeSpan.FromSeconds(1), cancellationToken).ConfigureAwait(false);
+                await load.StopAsync().ConfigureAwait(false);
             }
 
             await server.StopAsync().ConfigureAwait(false);
@@ -149,7 +143,7 @@ internal static class FailoverRun
         var promoted = Stopwatch.GetElapsedTime(lostAt, promotedAt);
         return new(
             isSynchronous,
-            history.Events.Count(sent => sent.Result.IsApplied),
+            history.Events.Count(Callers.IsAcknowledged),
             lag,
             [.. lost.Select(one => $"{one.Verb} {one.Id}").Order(StringComparer.Ordinal)],
             age,
@@ -173,7 +167,7 @@ internal static class FailoverRun
         return
         [
             .. from sent in history.Events
-               where sent.Result.IsApplied
+               where Callers.IsAcknowledged(sent)
                let operation = known.GetValueOrDefault(sent.Command.Id)
                let isThere = sent.Command.Verb switch
                {

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using Holdfast.Cli;
 using Holdfast.Testing;
 using Holdfast.TestServers;
 
@@ -25,27 +24,24 @@ internal static class PostgreSqlCrashRun
             $"crash: kill -9 of PostgreSQL (every process of it) {kills} times under load, then of the Holdfast server {kills} times",
             $"server: its own process, scheme {Scheme}, PostgreSQL {await postgres.RunSqlAsync("SHOW server_version").ConfigureAwait(false)}, fsync=on, synchronous_commit=on; {callers} callers of all verbs through one client that retries with the same ids; seed {seed}",
             $"bounds: every acknowledged operation in the ledger once, nothing half applied, audits pass; traffic resumes by itself within {ResumeBound.TotalSeconds:0} s of the restarted server's being ready");
-        var history = new History();
         var port = ServerProcess.FreePort();
         var random = new Random(seed);
         var resumptions = new List<TimeSpan>();
-        using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        History history;
+        int acknowledged, unknown;
         var server = await ServerProcess.StartAsync(Scheme, $"postgres:{store.ConnectionString}", port).ConfigureAwait(false);
         try
         {
-            var client = await Callers.ConnectAsync(server, cancellationToken).ConfigureAwait(false);
-            await using (client.ConfigureAwait(false))
+            var load = await Callers.StartAsync(server, callers, seed, cancellationToken).ConfigureAwait(false);
+            await using (load.ConfigureAwait(false))
             {
-                var run = RunName.New(TimeProvider.System);
-                var engine = new Resumption(history.Record(client));
-                await Callers.OpenAsync(engine, run, cancellationToken).ConfigureAwait(false);
-                var load = Callers.RunAsync([engine], run, callers, seed, stop.Token);
+                history = load.History;
                 output.Line($"{"killed",-12}{"kill",4}{"answered before it",20}{"down for",12}{"ready after",14}{"first applied after that",26}");
                 for (var i = 0; i < 2 * kills; i++)
                 {
                     var killsDatabase = i < kills;
                     var before = history.Count;
-                    await Callers.WorkForAsync(load, TimeSpan.FromMilliseconds(random.Next(300, 1_200)), cancellationToken).ConfigureAwait(false);
+                    await load.WorkForAsync(TimeSpan.FromMilliseconds(random.Next(300, 1_200)), cancellationToken).ConfigureAwait(false);
                     var answered = history.Count - before;
                     if (killsDatabase)
                     {
@@ -58,9 +54,9 @@ internal static class PostgreSqlCrashRun
                     }
 
                     var down = TimeSpan.FromMilliseconds(random.Next(100, 600));
-                    await Callers.WorkForAsync(load, down, cancellationToken).ConfigureAwait(false);
+                    await load.WorkForAsync(down, cancellationToken).ConfigureAwait(false);
                     var restarted = Stopwatch.GetTimestamp();
-                    var resumes = engine.NextAsync(cancellationToken);
+                    var resumes = load.NextAppliedAsync(cancellationToken);
                     if (killsDatabase)
                     {
                         await postgres.StartAsync().ConfigureAwait(false);
@@ -77,8 +73,8 @@ internal static class PostgreSqlCrashRun
                     output.Line($"{(killsDatabase ? "PostgreSQL" : "Holdfast"),-12}{(i % kills) + 1,4}{answered,20}{down.TotalSeconds,10:0.00} s{Stopwatch.GetElapsedTime(restarted, ready).TotalSeconds,12:0.00} s{after.TotalSeconds,24:0.00} s");
                 }
 
-                await stop.CancelAsync().ConfigureAwait(false);
-                await load.WaitAsync(Callers.WindDown, TimeProvider.System, CancellationToken.None).ConfigureAwait(false);
+                await load.StopAsync().ConfigureAwait(false);
+                (acknowledged, unknown) = load.Count();
             }
 
             await server.StopAsync().ConfigureAwait(false);
@@ -90,12 +86,10 @@ internal static class PostgreSqlCrashRun
 
         await FencedStore.UntilAloneAsync(postgres, cancellationToken).ConfigureAwait(false);
         var audit = await FencedStore.AuditAsync(store, history, null, cancellationToken).ConfigureAwait(false);
-        var applied = history.Events.Count(sent => sent.Result.IsApplied);
-        var unknown = history.Events.Count(sent => sent.Result.IsRetryable || sent.Result.Status == StockStatus.None);
         var slowest = resumptions.Max();
         var inTime = slowest < ResumeBound;
         output.Line();
-        output.Line($"commands {history.Count:#,##0}: {applied:#,##0} acknowledged as applied, {unknown} without an answer");
+        output.Line($"commands {history.Count:#,##0}: {acknowledged:#,##0} acknowledged as applied, {unknown} without an answer");
         output.Line($"ledger   {audit}");
         output.Line($"traffic  resumed by itself every time, at most {slowest.TotalSeconds:0.00} s after the server was ready (median {resumptions.Order().ElementAt(resumptions.Count / 2).TotalSeconds:0.00} s): {(inTime ? "within" : "NOT within")} {ResumeBound.TotalSeconds:0} s");
         await output.FinishAsync(new
@@ -106,7 +100,7 @@ internal static class PostgreSqlCrashRun
             callers,
             seed,
             commands = history.Count,
-            applied,
+            applied = acknowledged,
             unknown,
             resumedSeconds = resumptions.Select(after => Math.Round(after.TotalSeconds, 3)),
             audit = audit.Passed ? "pass" : $"fail: {audit.FirstDifference}",
