@@ -10,14 +10,22 @@ internal static class AuditCommand
     {
         var deployment = new DeploymentOptions();
         var json = DeploymentOptions.Json();
+        var archives = new Option<string[]>("--archive")
+        {
+            Description = "An archive of this store's ledger; give all of them, and the audit begins with the first entry ever and proves every opening.",
+            HelpName = "FILE",
+            AllowMultipleArgumentsPerToken = true,
+            DefaultValueFactory = _ => [],
+        };
         var command = new Command("audit", "Replays the ledger of a store against its stock rows and operations, and names the first difference.")
         {
-            deployment.Store, deployment.ApiKey, json,
+            deployment.Store, deployment.ApiKey, archives, json,
         };
         CommandLineApp.AddExamples(
             command,
             """
             Nothing is written. A stock file may be audited while a server is writing it, and so may a running server.
+            Where older entries were archived, the audit starts from the opening balances that stand for them.
             Exit code 0: every entry adds up. 1: something differs, and the first difference is named.
 
             Examples:
@@ -25,8 +33,10 @@ internal static class AuditCommand
                   the file of a server, running or not
               holdfast audit --store http://127.0.0.1:5080 --json
                   through a running server, as JSON
+              holdfast audit --store "postgres:Host=db;Database=shop" --archive flow-2024.ndjson.gz flow-2025.ndjson.gz
+                  with the archives, from the first entry on
             """);
-        CommandLineApp.SetAction(command, (parsed, cancellationToken) => RunAsync(terminal, deployment.Read(parsed), parsed.GetValue(json), cancellationToken));
+        CommandLineApp.SetAction(command, (parsed, cancellationToken) => RunAsync(terminal, deployment.Read(parsed), parsed.GetValue(archives) ?? [], parsed.GetValue(json), cancellationToken));
         return command;
     }
 
@@ -34,14 +44,22 @@ internal static class AuditCommand
     public static Task<AuditReport> AuditAsync(Terminal terminal, IStockEngine engine, CancellationToken cancellationToken) =>
         terminal.WithProgressAsync("audit", 0, progress => LedgerAudit.RunAsync(engine, new() { Progress = new Forward(progress) }, cancellationToken));
 
-    private static async Task<int> RunAsync(Terminal terminal, DeploymentChoice choice, bool json, CancellationToken cancellationToken)
+    private static async Task<int> RunAsync(Terminal terminal, DeploymentChoice choice, string[] archives, bool json, CancellationToken cancellationToken)
     {
+        if (archives.FirstOrDefault(file => !File.Exists(file)) is { } missing)
+        {
+            throw new UsageException($"--archive: there is no file '{Path.GetFullPath(missing)}'");
+        }
+
         var deployment = await Deployment.OpenToReadAsync(choice, cancellationToken).ConfigureAwait(false);
         await using (deployment.ConfigureAwait(false))
         {
-            terminal.Note($"audit: {deployment.Store}");
+            terminal.Note($"audit: {deployment.Store}{(archives.Length == 0 ? "" : $", after {archives.Length} archives")}");
+
+            // Not disposed here: it would dispose the store, which is the deployment's.
+            var engine = archives.Length == 0 ? deployment.Engine : await ArchivedLedger.OpenAsync(deployment.Engine, archives, cancellationToken).ConfigureAwait(false);
             var started = terminal.Time.GetTimestamp();
-            var report = await AuditAsync(terminal, deployment.Engine, cancellationToken).ConfigureAwait(false);
+            var report = await AuditAsync(terminal, engine, cancellationToken).ConfigureAwait(false);
             var seconds = terminal.Time.GetElapsedTime(started).TotalSeconds;
             if (json)
             {

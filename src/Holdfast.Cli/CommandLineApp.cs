@@ -51,7 +51,7 @@ internal static class CommandLineApp
             await terminal.Error.WriteLineAsync("holdfast: interrupted").ConfigureAwait(false);
             return ExitCode.Failed;
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or DbException or HttpRequestException or TimeoutException or InvalidOperationException or NotSupportedException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or DbException or HttpRequestException or TimeoutException or InvalidOperationException or NotSupportedException or InvalidDataException)
         {
             await terminal.Error.WriteLineAsync($"holdfast: {e.Message}").ConfigureAwait(false);
             return ExitCode.Failed;
@@ -60,11 +60,12 @@ internal static class CommandLineApp
 
     private static RootCommand Build(Terminal terminal)
     {
-        var root = new RootCommand("Inventory deduction without overselling: replay real orders, verify a deployment, audit its ledger, measure a scheme.")
+        var root = new RootCommand("Inventory deduction without overselling: replay real orders, verify a deployment, audit and archive its ledger, measure a scheme.")
         {
             ReplayCommand.Create(terminal),
             VerifyCommand.Create(terminal),
             AuditCommand.Create(terminal),
+            FlowCommand.Create(terminal),
             BenchCommand.Create(terminal),
         };
         AddExamples(
@@ -77,6 +78,8 @@ internal static class CommandLineApp
                   checks that a running server keeps the contract
               holdfast audit --store sqlite:holdfast-data/holdfast.db
                   replays the ledger against the stock rows
+              holdfast flow archive --store postgres:Host=db;Database=shop --before 2026-01-01 --out flow-2025.ndjson.gz
+                  moves last year's ledger entries into a file
               holdfast bench --workload hot --callers 1024
                   a thousand buyers, one article
 

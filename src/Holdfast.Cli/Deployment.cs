@@ -63,6 +63,8 @@ internal sealed class Deployment : IAsyncDisposable
     /// <summary>Stores on a server, which any number of readers can open.</summary>
     private static readonly string[] s_serverPrefixes = ["postgres:", "redis:"];
 
+    private const string PostgreSqlPrefix = "postgres:";
+
     private readonly string? _scratch;
 
     private Deployment(IStockEngine engine, string scheme, string store, string durability, string? scratch = null)
@@ -146,6 +148,20 @@ internal sealed class Deployment : IAsyncDisposable
 
         var engine = SqliteEngine.Open(new() { Path = path, ReadOnly = true });
         return new(engine, "read-only", Path.GetFullPath(path), engine.Durability);
+    }
+
+    /// <summary>Opens a PostgreSQL database itself, without layers: for what is done to the store and not through it.</summary>
+    /// <exception cref="UsageException">The choice is no such store.</exception>
+    public static Task<PostgreSqlEngine> OpenPostgreSqlAsync(DeploymentChoice choice, CancellationToken cancellationToken)
+    {
+        if (choice.Store?.StartsWith(PostgreSqlPrefix, StringComparison.Ordinal) != true)
+        {
+            throw new UsageException("--store: give the database itself, postgres:CONNECTION STRING. Other stores keep their whole ledger.");
+        }
+
+        return SchemeCatalog.Problem(scheme: null, choice.Store) is { } problem
+            ? throw new UsageException($"--store: {problem}")
+            : PostgreSqlEngine.OpenAsync(new() { ConnectionString = choice.Store[PostgreSqlPrefix.Length..] }, cancellationToken: cancellationToken);
     }
 
     public async ValueTask DisposeAsync()

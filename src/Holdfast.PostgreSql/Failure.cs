@@ -56,8 +56,9 @@ internal static class Failure
             // An ERROR ends the transaction without committing it, whatever else was sent with it.
             return said.SqlState switch
             {
-                // Another node was faster with the same id or SKU; a deadlock; a serialization failure.
-                PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.DeadlockDetected or PostgresErrorCodes.SerializationFailure => Remedy.TryAgain,
+                // Another node was faster with the same id or SKU; the time it took was archived meanwhile; a deadlock; a
+                // serialization failure.
+                PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.NotNullViolation or PostgresErrorCodes.DeadlockDetected or PostgresErrorCodes.SerializationFailure => Remedy.TryAgain,
 
                 // The server ended the connection, not our transaction's fault: the next connection may work at once.
                 PostgresErrorCodes.AdminShutdown or PostgresErrorCodes.CrashShutdown or IdleInTransactionTimeout when stage == Stage.Working => Remedy.TryAgain,

@@ -218,19 +218,7 @@ public sealed partial class PostgreSqlEngine
                         command.With(query.Sku);
                     }
                 },
-                static (into, row) => into.page.Add(new()
-                {
-                    Sku = row.GetString(1),
-                    Version = row.GetInt64(2),
-                    OperationId = row.GetString(3),
-                    Kind = (FlowKind)row.GetInt16(4),
-                    AvailableChange = row.GetInt64(5),
-                    ReservedChange = row.GetInt64(6),
-                    Available = row.GetInt64(7),
-                    Reserved = row.GetInt64(8),
-                    At = DateTimeOffset.FromUnixTimeMilliseconds(row.GetInt64(9)),
-                    Cursor = row.GetInt64(into.isWhole ? 0 : 2).ToString(CultureInfo.InvariantCulture),
-                }),
+                static (into, row) => into.page.Add(ReadFlowEntry(row, row.GetInt64(into.isWhole ? 0 : 2))),
                 cancellationToken).ConfigureAwait(false);
             foreach (var entry in page)
             {
@@ -249,6 +237,27 @@ public sealed partial class PostgreSqlEngine
                 end = await VersionAsync(query.Sku!, cancellationToken).ConfigureAwait(false);
             }
         }
+    }
+
+    internal static FlowEntry ReadFlowEntry(NpgsqlDataReader row, long cursor)
+    {
+        var kind = (FlowKind)row.GetInt16(4);
+        return new()
+        {
+            Sku = row.GetString(1),
+            Version = row.GetInt64(2),
+            OperationId = row.GetString(3),
+            Kind = kind,
+            AvailableChange = row.GetInt64(5),
+            ReservedChange = row.GetInt64(6),
+            Available = row.GetInt64(7),
+            Reserved = row.GetInt64(8),
+            At = DateTimeOffset.FromUnixTimeMilliseconds(row.GetInt64(9)),
+            Opening = kind == FlowKind.Opening
+                ? new() { Restocked = row.GetInt64(10), Adjusted = row.GetInt64(11), Supplied = row.GetInt64(12), Holds = StoredText.ReadHolds(row.GetString(13)) }
+                : null,
+            Cursor = cursor.ToString(CultureInfo.InvariantCulture),
+        };
     }
 
     private static StockLevel ReadLevel(NpgsqlDataReader row) => new StockRow(row.GetString(0))

@@ -148,6 +148,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine
     {
         if (Interlocked.Exchange(ref _closing, 1) == 0)
         {
+            await _makingMonths.ConfigureAwait(false);
             await _owner.DisposeAsync().ConfigureAwait(false);
         }
     }
@@ -264,6 +265,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine
         else
         {
             await Schema.MigrateAsync(connection, _options.Schema, Schema.Migrations, Server, cancellationToken).ConfigureAwait(false);
+            await MakeMonthsAsync(connection, cancellationToken).ConfigureAwait(false);
         }
     }
 
@@ -310,6 +312,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine
                 work.Stage = Stage.Working;
                 if (await TryAsync(connection, work, cancellationToken).ConfigureAwait(false))
                 {
+                    MakeMonthsWhenDue();
                     if (!work.IsUnconfirmed)
                     {
                         return null;

@@ -99,6 +99,54 @@ internal static class Schema
             node   text   COLLATE "C" PRIMARY KEY
         ) WITH (fillfactor = 50);
         """,
+
+        // 2. Months and archives of the ledger.
+        //
+        // Each month gets a partition, made ahead by whichever process comes first; what no month covers goes into the
+        // rest, so that a sale never fails for want of one. What an older store had so far stays the rest: its months to
+        // come get partitions of their own, see Partitions.
+        //
+        // opening: what the archived entries of a SKU came to, in the place of the last of them. holds: JSON, one
+        // [operation, units] a reservation.
+        """
+        ALTER TABLE {s}.flow DETACH PARTITION {s}.flow_1;
+        ALTER TABLE {s}.flow_1 RENAME TO flow_rest;
+        CREATE INDEX flow_rest_at ON {s}.flow_rest(at);
+        ALTER TABLE {s}.flow ATTACH PARTITION {s}.flow_rest DEFAULT;
+
+        CREATE OR REPLACE FUNCTION {s}.keep_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            -- Only an archive, which has written the row to a file and its sums to an opening, takes it away.
+            IF TG_OP = 'DELETE' AND OLD.at < coalesce(nullif(current_setting('holdfast.archived_before', true), ''), '0')::bigint THEN
+                RETURN OLD;
+            END IF;
+            RAISE EXCEPTION 'the ledger is never altered';
+        END $$;
+
+        CREATE TABLE {s}.flow_archive(
+            number    bigint PRIMARY KEY,
+            before    bigint NOT NULL,
+            archived  timestamptz NOT NULL DEFAULT now(),
+            entries   bigint NOT NULL,
+            skus      bigint NOT NULL,
+            sha256    text   NOT NULL,
+            file      text   NOT NULL
+        );
+        CREATE TABLE {s}.flow_opening(
+            position  bigint NOT NULL,
+            version   bigint NOT NULL,
+            available bigint NOT NULL CHECK (available >= 0),
+            reserved  bigint NOT NULL CHECK (reserved >= 0),
+            restocked bigint NOT NULL,
+            adjusted  bigint NOT NULL,
+            supplied  bigint NOT NULL,
+            before    bigint NOT NULL,
+            sku       text   COLLATE "C" PRIMARY KEY,
+            operation text   COLLATE "C" NOT NULL,
+            holds     text   COLLATE "C" NOT NULL
+        );
+        CREATE UNIQUE INDEX flow_opening_position ON {s}.flow_opening(position);
+        """,
     ];
 
     /// <summary>Brings the schema to the newest version. Any number of processes may do so at once: the others wait for the first.</summary>
@@ -188,7 +236,7 @@ internal static class Schema
         return await read.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) as int? ?? 0;
     }
 
-    private static async Task RunAsync(NpgsqlConnection connection, string sql, CancellationToken cancellationToken)
+    public static async Task RunAsync(NpgsqlConnection connection, string sql, CancellationToken cancellationToken)
     {
         var command = new NpgsqlCommand(sql, connection);
         await using var disposing = command.ConfigureAwait(false);

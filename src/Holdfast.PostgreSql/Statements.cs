@@ -30,9 +30,9 @@ internal sealed class Statements
         // The store's time: the later of its clock and the highest time it has stored. $1 is the highest that this
         // process knows of, $2 a clock that takes the database's place in tests. The newest ledger entry stands for what
         // other processes stored; reading it costs one step down an index, where a row that every transaction writes
-        // would make them all queue up.
+        // would make them all queue up. The latest archive stands for the entries that it took away.
         const string clock = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-        var time = $"greatest($1::bigint, coalesce($2::bigint, {clock}), (SELECT f.at FROM {s}.flow f ORDER BY f.position DESC LIMIT 1))";
+        var time = $"greatest($1::bigint, coalesce($2::bigint, {clock}), (SELECT f.at FROM {s}.flow f ORDER BY f.position DESC LIMIT 1), (SELECT a.before FROM {s}.flow_archive a ORDER BY a.number DESC LIMIT 1))";
 
         // The SKUs of the operations named in $2 and of the reservations that are due, beside those of $1: a Confirm
         // names no SKU, but touches some.
@@ -118,17 +118,21 @@ internal sealed class Statements
             DELETE FROM {s}.hold h USING unnest($1::text[], $2::bigint[], $3::text[]) u(sku, expires_at, operation)
             WHERE h.sku = u.sku AND h.expires_at = u.expires_at AND h.operation = u.operation
             """;
+
+        // A transaction that took its time before the ledger up to there was archived finds no time to write, fails, and is
+        // decided anew: an archive stays complete. It can only have stood still for very long.
+        var inTime = $"CASE WHEN {{at}} >= coalesce((SELECT a.before FROM {s}.flow_archive a ORDER BY a.number DESC LIMIT 1), 0) THEN {{at}} END";
         InsertFlow =
             $"""
             INSERT INTO {s}.flow(position, sku, version, operation, kind, available_change, reserved_change, available, reserved, at)
-            SELECT u.*, $10 FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::smallint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[]) u
+            SELECT u.*, {inTime.Replace("{at}", "$10", StringComparison.Ordinal)} FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::smallint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[]) u
             """;
 
         // Nothing but deductions, say: what is the same for every entry is sent once, and positions are counted up from $1.
         InsertPlainFlow =
             $"""
             INSERT INTO {s}.flow(position, sku, version, operation, available_change, available, kind, reserved_change, reserved, at)
-            SELECT $1 + u.place - 1, u.sku, u.version, u.operation, u.available_change, u.available, $7, 0, 0, $8
+            SELECT $1 + u.place - 1, u.sku, u.version, u.operation, u.available_change, u.available, $7, 0, 0, {inTime.Replace("{at}", "$8", StringComparison.Ordinal)}
             FROM unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[]) WITH ORDINALITY u(sku, version, operation, available_change, available, place)
             """;
 
@@ -170,8 +174,21 @@ internal sealed class Statements
 
         const string flow = "f.position, f.sku, f.version, f.operation, f.kind, f.available_change, f.reserved_change, f.available, f.reserved, f.at";
         VersionOf = $"SELECT s.version FROM {s}.stock s WHERE s.sku = $1";
-        SkuFlow = $"SELECT {flow} FROM {s}.flow f WHERE f.sku = $4 AND f.version > $1 AND f.version <= $2 ORDER BY f.version LIMIT $3";
-        WholeFlow = $"SELECT {flow} FROM {s}.flow f WHERE f.position > $1 AND f.position <= $2 ORDER BY f.position LIMIT $3";
+        const string opening = "o.position, o.sku, o.version, o.operation, 9::smallint AS kind, o.available AS available_change, o.reserved AS reserved_change, o.available, o.reserved, o.before AS at, o.restocked, o.adjusted, o.supplied, o.holds";
+
+        // Openings stand in the place of the last entry that they stand for. Each side finds its own page by its index.
+        string Page(string where, string order) =>
+            $"""
+            SELECT * FROM (
+                (SELECT {flow}, NULL::bigint AS restocked, NULL::bigint AS adjusted, NULL::bigint AS supplied, NULL::text AS holds FROM {s}.flow f WHERE {where.Replace("{e}", "f", StringComparison.Ordinal)} ORDER BY f.{order} LIMIT $3)
+                UNION ALL
+                (SELECT {opening} FROM {s}.flow_opening o WHERE {where.Replace("{e}", "o", StringComparison.Ordinal)} ORDER BY o.{order} LIMIT $3)
+            ) e ORDER BY e.{order} LIMIT $3
+            """;
+        SkuFlow = Page("{e}.sku = $4 AND {e}.version > $1 AND {e}.version <= $2", "version");
+        WholeFlow = Page("{e}.position > $1 AND {e}.position <= $2", "position");
+        Openings = $"SELECT {opening} FROM {s}.flow_opening o WHERE o.position > $1 AND o.position <= $2 ORDER BY o.position LIMIT $3";
+        OldFlow = $"SELECT {flow} FROM {s}.flow f WHERE f.position > $1 AND f.position <= $2 AND f.at < $4 ORDER BY f.position LIMIT $3";
         Beat =
             $"""
             INSERT INTO {s}.heartbeat AS h(node, number, at) VALUES ($1, $2, {clock})
@@ -262,6 +279,12 @@ internal sealed class Statements
     public string SkuFlow { get; }
 
     public string WholeFlow { get; }
+
+    /// <summary>What earlier archives left.</summary>
+    public string Openings { get; }
+
+    /// <summary>The ledger up to a position, before an instant, openings left out.</summary>
+    public string OldFlow { get; }
 
     public string Beat { get; }
 

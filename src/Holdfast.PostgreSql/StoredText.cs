@@ -132,6 +132,44 @@ internal static class StoredText
         return numbers;
     }
 
+    /// <summary><c>[["reservation-1",3],…]</c>: reservation, units held.</summary>
+    public static string Holds(IEnumerable<FlowHold> holds)
+    {
+        var buffer = new ArrayBufferWriter<byte>();
+        using (var writer = new Utf8JsonWriter(buffer, s_relaxed))
+        {
+            writer.WriteStartArray();
+            foreach (var (id, units) in holds)
+            {
+                writer.WriteStartArray();
+                writer.WriteStringValue(id);
+                writer.WriteNumberValue(units);
+                writer.WriteEndArray();
+            }
+
+            writer.WriteEndArray();
+        }
+
+        return Encoding.UTF8.GetString(buffer.WrittenSpan);
+    }
+
+    public static ImmutableArray<FlowHold> ReadHolds(string json)
+    {
+        var holds = ImmutableArray.CreateBuilder<FlowHold>();
+        var reader = new Utf8JsonReader(Encoding.UTF8.GetBytes(json));
+        reader.Read();
+        while (reader.Read() && reader.TokenType == JsonTokenType.StartArray)
+        {
+            reader.Read();
+            var id = reader.GetString()!;
+            reader.Read();
+            holds.Add(new(id, reader.GetInt64()));
+            reader.Read();
+        }
+
+        return holds.DrainToImmutable();
+    }
+
     /// <summary>Whether a text stands in JSON as it is.</summary>
     private static bool IsPlain(string text)
     {

@@ -140,14 +140,14 @@ internal static class Routes
             AnswerDescription = "The stock level.",
             Outcomes = [UnknownSku],
         });
-        Get("/v1/stock/{sku}/flow", reads.FlowOfOneAsync, new("getFlow", Reading, "The ledger of one SKU, in order of version.")
+        Get("/v1/stock/{sku}/flow", reads.FlowOfOneAsync, new("getFlow", Reading, "The ledger of one SKU, in order of version. Where older entries were archived, an entry of kind opening stands for them.")
         {
             Parameters = [s_sku, s_after, s_limit, s_maxStaleness],
             Answer = ApiSchemas.FlowPage,
             AnswerDescription = "A page.",
             Outcomes = [UnknownSku],
         });
-        Get("/v1/flow", reads.FlowAsync, new("listFlow", Reading, "The ledger of the whole store, in an order that agrees with every SKU's versions.")
+        Get("/v1/flow", reads.FlowAsync, new("listFlow", Reading, "The ledger of the whole store, in an order that agrees with every SKU's versions. Where older entries were archived, entries of kind opening stand for them.")
         {
             Parameters = [new("sku", InPath: false, ApiSchemas.Key, "Only this SKU; no entries when it was never stocked."), s_after, s_limit, s_maxStaleness],
             Answer = ApiSchemas.FlowPage,

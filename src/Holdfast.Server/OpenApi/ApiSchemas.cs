@@ -108,7 +108,11 @@ internal static class ApiSchemas
             [Flow] = Object(
                 ("sku", Ref(Key)), ("partition?", Integer(0, int.MaxValue)), ("version", Units()), ("operationId", Ref(Key)), ("kind", Ref("FlowKind")),
                 ("availableChange", Integer(-StockLimits.MaxSupplied, StockLimits.MaxSupplied)), ("reservedChange", Integer(-StockLimits.MaxSupplied, StockLimits.MaxSupplied)),
-                ("available", Units()), ("reserved", Units()), ("at", Ref(Time)), ("cursor?", Text_())),
+                ("available", Units()), ("reserved", Units()), ("at", Ref(Time)),
+                ("opening?", Object(
+                    ("restocked", Units()), ("adjusted", Integer(-StockLimits.MaxSupplied, StockLimits.MaxSupplied)), ("supplied", Units()),
+                    ("holds?", Array(Object(("operationId", Ref(Key)), ("units", Units())))))),
+                ("cursor?", Text_())),
             [FlowPage] = Page(Ref(Flow)),
             [Info] = Object(
                 ("name", Text_()), ("version", Text_()), ("scheme", Text_()), ("store", Text_()), ("durability", Text_()),

@@ -27,7 +27,8 @@ public sealed record HistoryAuditOptions
 /// <para>
 /// Stop the writers first, or a late command still lands after the final read. What an unreleased but expired
 /// reservation would have given is not counted as available: an engine releases it before it refuses.
-/// The history and the ledgers of its SKUs are held in memory.
+/// The history and the ledgers of its SKUs are held in memory. Where entries of the history were archived meanwhile, give
+/// it the store with its archives (<see cref="ArchivedLedger"/>).
 /// </para>
 /// </summary>
 public static class HistoryAudit
@@ -153,6 +154,17 @@ internal sealed class HistoryAuditRun(IStockEngine engine, History history, Hist
             if (!partitions.TryGetValue(entry.Partition, out var timeline))
             {
                 partitions.Add(entry.Partition, timeline = new(sku));
+            }
+
+            if (entry.Kind == FlowKind.Opening)
+            {
+                // Where the ledger begins with it, what it stands for was there before the history.
+                if (entry.Version > timeline.LastVersion)
+                {
+                    timeline.Add(entry, long.MinValue, long.MinValue);
+                }
+
+                continue;
             }
 
             var (sentAt, answeredAt) = Interval(entry);

@@ -18,47 +18,73 @@ internal static class OperationFlow
 
     public static FlowKind GroupOf(FlowKind kind) => kind == FlowKind.Cancel ? EndOfHold : kind;
 
-    /// <summary>What the operation's entries must add up to.</summary>
-    public static IEnumerable<Change> Expected(OperationView view)
+    /// <summary>What the operation's entries must add up to, those left out that an opening stands for.</summary>
+    /// <param name="view">How it stands.</param>
+    /// <param name="openingOf">The opening that a SKU's ledger was read from, if any.</param>
+    public static IEnumerable<Change> Expected(OperationView view, Func<string, SkuOpening?> openingOf) => view.Lines.SelectMany(line =>
+        openingOf(line.Sku) is { } opening ? ExpectedSince(opening, view, line) : Expected(view, line));
+
+    /// <summary>
+    /// An operation's first entries were written when it was created, its last when it ended, and an opening says before
+    /// which instant everything was archived. Only of a reservation that was cancelled these two are not enough: it may
+    /// have been confirmed before, and only the opening's holds know on which side of it.
+    /// </summary>
+    private static IEnumerable<Change> ExpectedSince(SkuOpening opening, OperationView view, OperationLine line)
     {
-        foreach (var (sku, quantity, refunded) in view.Lines)
+        if (view.CreatedAt >= opening.At)
         {
-            switch (view.Verb, view.State)
-            {
-                case (StockVerb.Deduct, OperationState.Applied):
-                    yield return new(sku, FlowKind.Deduct, -quantity, 0);
-                    break;
-                case (StockVerb.Deduct, OperationState.Cancelled):
-                    yield return new(sku, FlowKind.Deduct, -quantity, 0);
-                    yield return new(sku, EndOfHold, quantity - refunded, 0);
-                    break;
-                case (StockVerb.Reserve, OperationState.Confirmed):
-                    yield return new(sku, FlowKind.Reserve, -quantity, quantity);
-                    yield return new(sku, EndOfHold, 0, -quantity);
-                    break;
-                case (StockVerb.Reserve, OperationState.Cancelled):
-                    yield return new(sku, FlowKind.Reserve, -quantity, quantity);
-                    yield return new(sku, EndOfHold, quantity - refunded, -quantity);
-                    break;
-                case (StockVerb.Reserve, OperationState.Expired) when view.EndedAt is not null:
-                    yield return new(sku, FlowKind.Reserve, -quantity, quantity);
-                    yield return new(sku, FlowKind.Expire, quantity, -quantity);
-                    break;
-                case (StockVerb.Reserve, _):
-                    yield return new(sku, FlowKind.Reserve, -quantity, quantity);
-                    break;
-                case (StockVerb.Refund, _):
-                    yield return new(sku, FlowKind.Refund, quantity, 0);
-                    break;
-                case (StockVerb.Restock, _):
-                    yield return new(sku, FlowKind.Restock, quantity, 0);
-                    break;
-                case (StockVerb.Adjust, _):
-                    yield return new(sku, FlowKind.Adjust, quantity, 0);
-                    break;
-                default:
-                    break;
-            }
+            return Expected(view, line);
+        }
+
+        if (view.Verb is not (StockVerb.Deduct or StockVerb.Reserve) || !(view.EndedAt >= opening.At))
+        {
+            return [];
+        }
+
+        var ends = Expected(view, line).Skip(1);
+        return view.Verb == StockVerb.Reserve && view.State == OperationState.Cancelled && !opening.Holds.ContainsKey(view.Id)
+            ? ends.Select(static end => end with { Reserved = 0 })
+            : ends;
+    }
+
+    private static IEnumerable<Change> Expected(OperationView view, OperationLine line)
+    {
+        var (sku, quantity, refunded) = line;
+        switch (view.Verb, view.State)
+        {
+            case (StockVerb.Deduct, OperationState.Applied):
+                yield return new(sku, FlowKind.Deduct, -quantity, 0);
+                break;
+            case (StockVerb.Deduct, OperationState.Cancelled):
+                yield return new(sku, FlowKind.Deduct, -quantity, 0);
+                yield return new(sku, EndOfHold, quantity - refunded, 0);
+                break;
+            case (StockVerb.Reserve, OperationState.Confirmed):
+                yield return new(sku, FlowKind.Reserve, -quantity, quantity);
+                yield return new(sku, EndOfHold, 0, -quantity);
+                break;
+            case (StockVerb.Reserve, OperationState.Cancelled):
+                yield return new(sku, FlowKind.Reserve, -quantity, quantity);
+                yield return new(sku, EndOfHold, quantity - refunded, -quantity);
+                break;
+            case (StockVerb.Reserve, OperationState.Expired) when view.EndedAt is not null:
+                yield return new(sku, FlowKind.Reserve, -quantity, quantity);
+                yield return new(sku, FlowKind.Expire, quantity, -quantity);
+                break;
+            case (StockVerb.Reserve, _):
+                yield return new(sku, FlowKind.Reserve, -quantity, quantity);
+                break;
+            case (StockVerb.Refund, _):
+                yield return new(sku, FlowKind.Refund, quantity, 0);
+                break;
+            case (StockVerb.Restock, _):
+                yield return new(sku, FlowKind.Restock, quantity, 0);
+                break;
+            case (StockVerb.Adjust, _):
+                yield return new(sku, FlowKind.Adjust, quantity, 0);
+                break;
+            default:
+                break;
         }
     }
 
@@ -99,8 +125,9 @@ internal static class OperationFlow
     /// <param name="view">How it stands.</param>
     /// <param name="entries">All its entries, of those SKUs.</param>
     /// <param name="isAudited">Whether a SKU belongs to what is audited.</param>
+    /// <param name="openingOf">The opening that a SKU's ledger was read from, if any.</param>
     /// <returns>The first difference, or <see langword="null"/>.</returns>
-    public static string? Compare(OperationView view, IEnumerable<FlowEntry> entries, Func<string, bool> isAudited)
+    public static string? Compare(OperationView view, IEnumerable<FlowEntry> entries, Func<string, bool> isAudited, Func<string, SkuOpening?> openingOf)
     {
         var left = new Dictionary<(string Sku, FlowKind Kind), (long Available, long Reserved, int Entries)>();
         foreach (var entry in entries)
@@ -111,7 +138,7 @@ internal static class OperationFlow
 
         var taken = 0;
         string? missing = null;
-        foreach (var change in Expected(view))
+        foreach (var change in Expected(view, openingOf))
         {
             if (!isAudited(change.Sku))
             {

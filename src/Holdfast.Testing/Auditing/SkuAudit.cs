@@ -17,7 +17,7 @@ internal sealed class SkuAudit(IStockEngine engine, LedgerAuditOptions options, 
     /// <summary>Where each SKU's ledger has been read to.</summary>
     private readonly Dictionary<string, string?> _cursors = new(StringComparer.Ordinal);
 
-    public async Task<AuditReport> RunAsync()
+    public override async Task<AuditReport> RunAsync()
     {
         // Each row is read before its ledger; thousands of rows in a few reads.
         foreach (var page in Options.Skus!.Chunk(RowsPerRead))
@@ -59,6 +59,11 @@ internal sealed class SkuAudit(IStockEngine engine, LedgerAuditOptions options, 
             if (replay.MeetsRow)
             {
                 await CompareRowAsync(replay, replay.Row!.Value).ConfigureAwait(false);
+            }
+
+            if (entry.Kind == FlowKind.Opening)
+            {
+                continue;
             }
 
             if (!_byOperation.TryGetValue(entry.OperationId, out var entries))
@@ -143,7 +148,7 @@ internal sealed class SkuAudit(IStockEngine engine, LedgerAuditOptions options, 
 
     private string? Difference(string id, OperationView? view) => view is null
         ? $"{id}: has ledger entries ({_byOperation[id][0].Kind} of {_byOperation[id][0].Sku}) but there is no such operation."
-        : OperationFlow.Problem(view) ?? OperationFlow.Compare(view, _byOperation[id], IsAudited);
+        : OperationFlow.Problem(view) ?? OperationFlow.Compare(view, _byOperation[id], IsAudited, OpeningOf);
 
     private async Task CompareRefundsAsync(List<OperationView> views)
     {

@@ -1,3 +1,5 @@
+using System.Collections.Immutable;
+
 namespace Holdfast.Testing;
 
 /// <summary>Replays the ledger of one SKU: versions, balances, sums and open holds. Memory: the SKU's partitions and live holds, not its history.</summary>
@@ -5,6 +7,12 @@ internal sealed class SkuReplay(string sku, DifferenceList differences)
 {
     private readonly SortedDictionary<int, (long Version, long Available, long Reserved)> _partitions = [];
     private Dictionary<string, long>? _holds;
+
+    /// <summary>The opening that the ledger was read from, if it did not begin with its first entry.</summary>
+    public SkuOpening? Opening { get; private set; }
+
+    /// <summary>Whether an opening stood for entries that had not been read: they were archived while the ledger was read.</summary>
+    public bool WasOvertaken { get; private set; }
 
     public string Sku { get; } = sku;
 
@@ -35,6 +43,12 @@ internal sealed class SkuReplay(string sku, DifferenceList differences)
     {
         _partitions.TryGetValue(entry.Partition, out var before);
         var where = entry.Partition == 0 ? Sku : $"{Sku} (partition {entry.Partition})";
+        if (entry is { Kind: FlowKind.Opening, Opening: { } opening })
+        {
+            Open(entry, opening, before, where);
+            return;
+        }
+
         if (entry.Version != before.Version + 1)
         {
             differences.Add($"{where}: version {before.Version} is followed by version {entry.Version} ({entry.Kind} of {entry.OperationId}).");
@@ -56,10 +70,7 @@ internal sealed class SkuReplay(string sku, DifferenceList differences)
         }
 
         // From here on the entry's own balances count, so that one bad entry is one difference.
-        _partitions[entry.Partition] = (entry.Version, entry.Available, entry.Reserved);
-        Version += entry.Version - before.Version;
-        Available += entry.Available - before.Available;
-        Reserved += entry.Reserved - before.Reserved;
+        MoveTo(entry, before);
         if (entry.Kind == FlowKind.Restock)
         {
             Restocked += entry.AvailableChange;
@@ -102,6 +113,58 @@ internal sealed class SkuReplay(string sku, DifferenceList differences)
         return due;
     }
 
+    /// <summary>Begins with an opening; or, where its entries were read from an archive, compares what they came to.</summary>
+    private void Open(in FlowEntry entry, FlowOpening opening, (long Version, long Available, long Reserved) before, string where)
+    {
+        if (before.Version == 0)
+        {
+            // Sums and holds are those of the SKU; with several partitions each brings its part.
+            Restocked += opening.Restocked;
+            Adjusted += opening.Adjusted;
+            Supplied += opening.Supplied;
+            _holds ??= new(StringComparer.Ordinal);
+            foreach (var (id, units) in opening.Holds)
+            {
+                _holds[id] = _holds.GetValueOrDefault(id) + units;
+            }
+
+            Opening = new(entry.At, entry.Version, new Dictionary<string, long>(_holds, StringComparer.Ordinal));
+            MoveTo(entry, before);
+            if (entry.Available < 0 || entry.Reserved < 0 || entry.Version < 1 || opening.Holds.Sum(hold => hold.Units) != entry.Reserved)
+            {
+                differences.Add($"{where}: its opening at version {entry.Version} says available {entry.Available} and reserved {entry.Reserved}, of which its holds name {opening.Holds.Sum(hold => hold.Units)}.");
+            }
+
+            return;
+        }
+
+        if (entry.Version != before.Version)
+        {
+            WasOvertaken |= entry.Version > before.Version;
+            differences.Add($"{where}: version {before.Version} is followed by an opening that stands for everything up to version {entry.Version}.");
+        }
+        else if ((entry.Available, entry.Reserved) != (before.Available, before.Reserved)
+            || (_partitions.Count == 1 && ((opening.Restocked, opening.Adjusted, opening.Supplied) != (Restocked, Adjusted, Supplied)
+                || !AreSame(opening.Holds, OpenHolds))))
+        {
+            differences.Add(
+                $"{where}: its opening at version {entry.Version} says available {entry.Available}, reserved {entry.Reserved} in {opening.Holds.Length} holds, restocked {opening.Restocked}, adjusted {opening.Adjusted} and supplied {opening.Supplied}; the archive comes to {before.Available}, {before.Reserved} in {OpenHolds.Count}, {Restocked}, {Adjusted} and {Supplied}.");
+        }
+
+        MoveTo(entry, before);
+    }
+
+    private static bool AreSame(ImmutableArray<FlowHold> holds, IReadOnlyDictionary<string, long> open) =>
+        holds.Length == open.Count && holds.All(hold => open.GetValueOrDefault(hold.OperationId) == hold.Units);
+
+    private void MoveTo(in FlowEntry entry, (long Version, long Available, long Reserved) before)
+    {
+        _partitions[entry.Partition] = (entry.Version, entry.Available, entry.Reserved);
+        Version += entry.Version - before.Version;
+        Available += entry.Available - before.Available;
+        Reserved += entry.Reserved - before.Reserved;
+    }
+
     private void ChangeHold(in FlowEntry entry, string where)
     {
         _holds ??= new(StringComparer.Ordinal);
@@ -134,3 +197,9 @@ internal sealed class SkuReplay(string sku, DifferenceList differences)
         _ => false,
     };
 }
+
+/// <summary>Where the ledger of a SKU begins when older entries were archived.</summary>
+/// <param name="At">The instant before which everything was archived.</param>
+/// <param name="Version">The latest archived version.</param>
+/// <param name="Holds">The reservations that held units then.</param>
+internal sealed record SkuOpening(DateTimeOffset At, long Version, IReadOnlyDictionary<string, long> Holds);

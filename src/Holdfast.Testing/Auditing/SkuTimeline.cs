@@ -19,6 +19,8 @@ internal sealed class SkuTimeline(string sku)
     private long[] _impossibleUntil = [];
     private long[] _leastOfBlock = [];
 
+    public long LastVersion => _entries.Count == 0 ? 0 : _entries[^1].Version;
+
     public void Add(in FlowEntry entry, long sentAt, long answeredAt) => _entries.Add(new(entry.Version, entry.OperationId, entry.Available, sentAt, answeredAt));
 
     public void Prepare()

@@ -15,7 +15,7 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
     /// <summary>Where the ledger has been read to.</summary>
     private string? _cursor;
 
-    public async Task<AuditReport> RunAsync()
+    public override async Task<AuditReport> RunAsync()
     {
         await ReadRowsAsync().ConfigureAwait(false);
         await ReadLedgerAsync(touched: null).ConfigureAwait(false);
@@ -78,6 +78,11 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
                 await CompareRowAsync(replay, replay.Row!.Value).ConfigureAwait(false);
             }
 
+            if (entry.Kind == FlowKind.Opening)
+            {
+                continue;
+            }
+
             var hash = OperationFlow.HashOf(entry.OperationId);
             _open[BucketOf(hash)] += OperationFlow.Fingerprint(hash, entry.Sku, OperationFlow.GroupOf(entry.Kind), entry.AvailableChange, entry.ReservedChange);
             touched?.Add(BucketOf(hash));
@@ -95,7 +100,7 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
             }
 
             var hash = OperationFlow.HashOf(view.Id);
-            foreach (var change in OperationFlow.Expected(view))
+            foreach (var change in OperationFlow.Expected(view, OpeningOf))
             {
                 _open[BucketOf(hash)] -= OperationFlow.Fingerprint(hash, change.Sku, change.Kind, change.Available, change.Reserved);
             }
@@ -131,11 +136,20 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
         var before = Differences.Count;
         var entries = new Dictionary<string, List<FlowEntry>>(StringComparer.Ordinal);
         string? cursor = null;
+        var reached = new Dictionary<string, long>(StringComparer.Ordinal);
         async Task CollectAsync()
         {
             await foreach (var entry in Engine.ReadFlowAsync(new() { After = cursor }, CancellationToken).ConfigureAwait(false))
             {
                 cursor = entry.Cursor;
+                if (entry.Kind == FlowKind.Opening)
+                {
+                    // The one that the first pass began with, or one whose entries were read just now from an archive.
+                    IsOvertaken |= entry.Version > reached.GetValueOrDefault(entry.Sku, OpeningOf(entry.Sku)?.Version ?? 0);
+                    continue;
+                }
+
+                reached[entry.Sku] = entry.Version;
                 if (!buckets.Contains(BucketOf(OperationFlow.HashOf(entry.OperationId))))
                 {
                     continue;
@@ -197,7 +211,7 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
 
     private static bool HasRefunds(OperationView view) => view.Lines.Any(line => line.Refunded != 0);
 
-    private static string? Compare(string id, OperationView? view, List<FlowEntry> entries) => view is null
+    private string? Compare(string id, OperationView? view, List<FlowEntry> entries) => view is null
         ? $"{id}: has ledger entries ({entries[0].Kind} of {entries[0].Sku}, version {entries[0].Version}) but there is no such operation."
-        : OperationFlow.Compare(view, entries, static _ => true);
+        : OperationFlow.Compare(view, entries, static _ => true, OpeningOf);
 }

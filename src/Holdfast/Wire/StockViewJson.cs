@@ -242,6 +242,11 @@ public static class StockViewJson
         writer.WriteNumber("available"u8, entry.Available);
         writer.WriteNumber("reserved"u8, entry.Reserved);
         writer.WriteString("at"u8, entry.At);
+        if (entry.Opening is { } opening)
+        {
+            WriteOpening(writer, opening);
+        }
+
         if (entry.Cursor is not null)
         {
             writer.WriteString("cursor"u8, entry.Cursor);
@@ -259,6 +264,7 @@ public static class StockViewJson
         var kind = FlowKind.None;
         long partition = 0, version = 0, availableChange = 0, reservedChange = 0, available = 0, reserved = 0;
         DateTimeOffset? at = null;
+        FlowOpening? opening = null;
         while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
         {
             if (reader.ValueTextEquals("sku"u8))
@@ -302,6 +308,10 @@ public static class StockViewJson
             {
                 at = ReadTime(ref reader, "at");
             }
+            else if (reader.ValueTextEquals("opening"u8))
+            {
+                opening = ReadOpening(ref reader);
+            }
             else if (reader.ValueTextEquals("cursor"u8))
             {
                 cursor = ReadText(ref reader, "cursor");
@@ -324,6 +334,7 @@ public static class StockViewJson
             Available = available,
             Reserved = reserved,
             At = at ?? throw Missing("A ledger entry", "at"),
+            Opening = opening ?? (kind == FlowKind.Opening ? throw Missing("An opening", "opening") : null),
             Cursor = cursor,
         };
     }
@@ -401,12 +412,13 @@ public static class StockViewJson
         FlowKind.Refund => "refund",
         FlowKind.Restock => "restock",
         FlowKind.Adjust => "adjust",
+        FlowKind.Opening => "opening",
         _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, "No such kind of entry."),
     };
 
     private static FlowKind ParseKind(string? name)
     {
-        for (var kind = FlowKind.Deduct; kind <= FlowKind.Adjust; kind++)
+        for (var kind = FlowKind.Deduct; kind <= FlowKind.Opening; kind++)
         {
             if (name == KindName(kind))
             {
@@ -465,6 +477,94 @@ public static class StockViewJson
         }
 
         return lines.DrainToImmutable();
+    }
+
+    private static void WriteOpening(Utf8JsonWriter writer, FlowOpening opening)
+    {
+        writer.WriteStartObject("opening"u8);
+        writer.WriteNumber("restocked"u8, opening.Restocked);
+        writer.WriteNumber("adjusted"u8, opening.Adjusted);
+        writer.WriteNumber("supplied"u8, opening.Supplied);
+        if (!opening.Holds.IsEmpty)
+        {
+            writer.WriteStartArray("holds"u8);
+            foreach (var (id, units) in opening.Holds)
+            {
+                writer.WriteStartObject();
+                writer.WriteString("operationId"u8, id);
+                writer.WriteNumber("units"u8, units);
+                writer.WriteEndObject();
+            }
+
+            writer.WriteEndArray();
+        }
+
+        writer.WriteEndObject();
+    }
+
+    private static FlowOpening ReadOpening(ref Utf8JsonReader reader)
+    {
+        reader.Read();
+        Expect(ref reader, JsonTokenType.StartObject, "An opening is a JSON object.");
+        long restocked = 0, adjusted = 0, supplied = 0;
+        ImmutableArray<FlowHold> holds = [];
+        while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
+        {
+            if (reader.ValueTextEquals("restocked"u8))
+            {
+                restocked = ReadNumber(ref reader, "restocked");
+            }
+            else if (reader.ValueTextEquals("adjusted"u8))
+            {
+                adjusted = ReadNumber(ref reader, "adjusted");
+            }
+            else if (reader.ValueTextEquals("supplied"u8))
+            {
+                supplied = ReadNumber(ref reader, "supplied");
+            }
+            else if (reader.ValueTextEquals("holds"u8))
+            {
+                holds = ReadHolds(ref reader);
+            }
+            else
+            {
+                PassOver(ref reader);
+            }
+        }
+
+        return new() { Restocked = restocked, Adjusted = adjusted, Supplied = supplied, Holds = holds };
+    }
+
+    private static ImmutableArray<FlowHold> ReadHolds(ref Utf8JsonReader reader)
+    {
+        reader.Read();
+        Expect(ref reader, JsonTokenType.StartArray, "The field 'holds' is an array.");
+        var holds = ImmutableArray.CreateBuilder<FlowHold>();
+        while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
+        {
+            Expect(ref reader, JsonTokenType.StartObject, "A hold is a JSON object.");
+            string? id = null;
+            long units = 0;
+            while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
+            {
+                if (reader.ValueTextEquals("operationId"u8))
+                {
+                    id = ReadText(ref reader, "operationId");
+                }
+                else if (reader.ValueTextEquals("units"u8))
+                {
+                    units = ReadNumber(ref reader, "units");
+                }
+                else
+                {
+                    PassOver(ref reader);
+                }
+            }
+
+            holds.Add(new(id ?? throw Missing("A hold", "operationId"), units));
+        }
+
+        return holds.DrainToImmutable();
     }
 
     private static string? ReadText(ref Utf8JsonReader reader, string field)

@@ -16,7 +16,7 @@ public sealed class PostgreSqlNodesTests
         var store = await SharedPostgreSql.NewStoreAsync(start);
         var nodes = await Task.WhenAll(Enumerable.Range(0, 10).Select(_ => PostgreSqlEngine.OpenAsync(store, cancellationToken: Token)));
 
-        (await SharedPostgreSql.RunSqlAsync(store, "SELECT version FROM {s}.schema_version")).ShouldBe(1);
+        (await SharedPostgreSql.RunSqlAsync(store, "SELECT version FROM {s}.schema_version")).ShouldBe(Holdfast.PostgreSql.Schema.Migrations.Count);
         for (var i = 0; i < nodes.Length; i++)
         {
             (await nodes[i].RestockAsync($"r{i}", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);

@@ -55,7 +55,7 @@ public sealed class StockViewJsonTests
     [InlineData(3, "cursor/17")]
     public void An_entry_comes_back_as_it_was_written(int partition, string? cursor)
     {
-        foreach (var kind in Enum.GetValues<FlowKind>().Where(kind => kind != FlowKind.None))
+        foreach (var kind in Enum.GetValues<FlowKind>().Where(kind => kind is not (FlowKind.None or FlowKind.Opening)))
         {
             var entry = new FlowEntry
             {
@@ -72,6 +72,32 @@ public sealed class StockViewJsonTests
                 Cursor = cursor,
             };
             Back(entry, StockViewJson.WriteFlow, StockViewJson.ReadFlow).ShouldBe(entry);
+        }
+    }
+
+    [Fact]
+    public void An_opening_comes_back_as_it_was_written()
+    {
+        foreach (FlowHold[] holds in (FlowHold[][])[[], [new("h1", 3), new("h\"2", 1)]])
+        {
+            var opening = new FlowEntry
+            {
+                Sku = "a",
+                Version = 57,
+                OperationId = "order-1",
+                Kind = FlowKind.Opening,
+                AvailableChange = 94,
+                ReservedChange = 4,
+                Available = 94,
+                Reserved = 4,
+                At = At,
+                Opening = new() { Restocked = 200, Adjusted = -2, Supplied = 205, Holds = [.. holds] },
+                Cursor = "9",
+            };
+            var back = Back(opening, StockViewJson.WriteFlow, StockViewJson.ReadFlow);
+            back.Opening!.Holds.ShouldBe(holds);
+            (back with { Opening = null }).ShouldBe(opening with { Opening = null });
+            (back.Opening with { Holds = [] }).ShouldBe(opening.Opening with { Holds = [] });
         }
     }
 
