@@ -32,6 +32,10 @@ internal static class EngineMeasure
 
     public static Measured Describe(LoadResult result, string? audit) => new(
         result.AcceptedPerSecond,
-        $"{result.Accepted:#,##0} in {result.Duration.TotalSeconds:0.0} s, p50 {result.Latency.Percentile(0.5).TotalMilliseconds:0.00} ms, p99 {result.Latency.Percentile(0.99).TotalMilliseconds:0.00} ms, {result.ProcessorTime.TotalMicroseconds / Math.Max(1, result.AllAnswered):0.00} µs of processor each in this process{(result.Refused + result.Unknown > 0 ? $", {result.Refused} refused, {result.Unknown} unknown" : "")}",
+        $"{result.Accepted:#,##0} in {result.Duration.TotalSeconds:0.0} s, {Latencies(result.Latency)}, {result.ProcessorTime.TotalMicroseconds / Math.Max(1, result.AllAnswered):0.00} µs of processor each in this process{(result.Refused + result.Unknown > 0 ? $", {result.Refused} refused, {result.Unknown} unknown" : "")}",
         audit);
+
+    private static string Latencies(LatencyHistogram latency) => latency.Count == 0
+        ? "no request both began and ended in that time"
+        : $"p50 {latency.Percentile(0.5).TotalMilliseconds:0.00} ms, p99 {latency.Percentile(0.99).TotalMilliseconds:0.00} ms";
 }

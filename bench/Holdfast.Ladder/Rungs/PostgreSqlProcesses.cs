@@ -48,7 +48,7 @@ internal static class PostgreSqlProcesses
             SubjectName = $"{Processes} processes",
             BaselineName = "one process",
             Bound = 0.6,
-            Settings = [options.Describe(), $"callers: {options.Load.Callers} in each process", database.Description],
+            Settings = [options.Describe(), $"callers: {options.Load.Callers} in each process; each process is new, and runs with DOTNET_TieredPGO=0", database.Description],
             Subject = cancellationToken => MeasureAsync(database, workload, Processes, options, cancellationToken),
             Baseline = cancellationToken => MeasureAsync(database, workload, 1, options, cancellationToken),
         };
@@ -95,6 +95,9 @@ internal static class PostgreSqlProcesses
                     UseShellExecute = false,
                     RedirectStandardInput = true,
                     RedirectStandardOutput = true,
+
+                    // Compiled once more instead of twice: these live for seconds, and several of them share the processors.
+                    Environment = { ["DOTNET_TieredPGO"] = "0" },
                 })!);
             }
 
