@@ -179,6 +179,14 @@ public sealed partial class PostgreSqlEngine
     }
 
     /// <inheritdoc/>
+    /// <exception cref="PostgreSqlStoreException">The database could not be read.</exception>
+    public async ValueTask<string?> GetFlowEndAsync(CancellationToken cancellationToken = default)
+    {
+        var end = await FinalPositionAsync(cancellationToken).ConfigureAwait(false);
+        return end <= 0 ? null : end.ToString(CultureInfo.InvariantCulture);
+    }
+
+    /// <inheritdoc/>
     /// <exception cref="ArgumentException">The cursor is none of this store's ledger.</exception>
     /// <exception cref="PostgreSqlStoreException">The database could not be read.</exception>
     public IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, CancellationToken cancellationToken = default)

@@ -18,7 +18,7 @@ namespace Holdfast;
 /// Busy, or as InDoubt when the connection was lost with the COMMIT on its way; a read then throws
 /// <see cref="PostgreSqlStoreException"/>. Every wait is bounded by the options. The database's clock decides expiry.
 /// </remarks>
-public sealed partial class PostgreSqlEngine : IStockEngine
+public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
 {
     private static readonly string[] s_begin = [Statements.Begin];
     private static readonly string[] s_rollBack = [Statements.RollBack];

@@ -19,7 +19,7 @@ namespace Holdfast;
 /// commit itself failed; a read then throws <see cref="SqliteStoreException"/>. Once it is being disposed, commands are
 /// answered Busy and reads throw <see cref="ObjectDisposedException"/>.
 /// </remarks>
-public sealed partial class SqliteEngine : IStockEngine
+public sealed partial class SqliteEngine : IStockEngine, IFlowEnd
 {
     private readonly string _path;
     private readonly SqliteOptions _options;
@@ -210,6 +210,13 @@ public sealed partial class SqliteEngine : IStockEngine
                 }
             }
         }
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask<string?> GetFlowEndAsync(CancellationToken cancellationToken = default)
+    {
+        var (_, end) = await ReadAsync((string?)null, static (_, reader, sku) => reader.FlowEnd(sku), cancellationToken).ConfigureAwait(false);
+        return end == 0 ? null : end.ToString(CultureInfo.InvariantCulture);
     }
 
     /// <inheritdoc/>

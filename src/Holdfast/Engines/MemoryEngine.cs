@@ -9,7 +9,7 @@ namespace Holdfast;
 /// ladder. Exact, and gone with the process; operations and ledger are kept for ever, so memory grows with use.
 /// Thread-safe by one lock, held for the decisions of one call.
 /// </summary>
-public sealed class MemoryEngine : IStockEngine
+public sealed class MemoryEngine : IStockEngine, IFlowEnd
 {
     private const int PageSize = 512;
 
@@ -118,6 +118,16 @@ public sealed class MemoryEngine : IStockEngine
         }
 
         await ValueTask.CompletedTask.ConfigureAwait(false);
+    }
+
+    /// <inheritdoc/>
+    public ValueTask<string?> GetFlowEndAsync(CancellationToken cancellationToken = default)
+    {
+        lock (_lock)
+        {
+            var end = _state.FlowCount(null);
+            return new(end == 0 ? null : end.ToString(CultureInfo.InvariantCulture));
+        }
     }
 
     /// <inheritdoc/>

@@ -1,5 +1,6 @@
 using Holdfast.Testing;
 using Holdfast.Tests.Client;
+using Holdfast.Tests.Gate;
 using Holdfast.Tests.PostgreSql;
 using Holdfast.Tests.Redis;
 
@@ -25,6 +26,7 @@ public static class Schemes
 
         new("redis", async start => new GroupCommit(await SharedRedis.OpenAsync(start), new() { MaxConcurrentBatches = 2 })),
         new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 2 })),
+        new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 

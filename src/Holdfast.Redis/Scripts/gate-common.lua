@@ -1,0 +1,73 @@
+-- What every script of the gate begins with (put in front of it by GateScripts.cs).
+--
+-- Keys, all in the hash slot of {NAME}, none with a time to live:
+--   {NAME}:gate      hash: the gate's state
+--       run      the run_id of the server on which this epoch was begun: another server, or this one after a restart,
+--                may have lost something, so its gate is closed until a new epoch is begun
+--       epoch    number of the epoch; grows
+--       born     when it was begun
+--       sure     until when every process that is known to write through the gate is sure to be heard; 0: one is not
+--       fresh    a pass over the store's ledger that was begun at this time has been taken over whole; 0: none yet
+--       since    only a pass that was begun after this counts
+--       cursor   where the next pass goes on
+--       ids      1: {NAME}:gate:ids knows every id that the store knows, or is about to know
+--       listing  number of the listing of ids that may say so
+--       lead, leadUntil   the process that follows the ledger
+--   {NAME}:gate:nodes  hash: process -> until, epoch of its oldest command under way
+--   {NAME}:gate:ids    bits: four for each id that was let through, or is in the ledger. A set of four means "perhaps",
+--                      a clear one "certainly not". 2^IDBITS bits, and never fewer set than were
+--   {NAME}:gate:s:SKU  hash: the copy of a stock row: e epoch, v version, a available, r reserved,
+--                      and where the whole row was read: t restocked, d adjusted, l when
+--
+-- Times are Redis's own, in milliseconds. A missing copy means "not loaded", never zero and never unlimited.
+
+local GATE = KEYS[1]
+local NODES, IDS, SKU = GATE .. ':nodes', GATE .. ':ids', GATE .. ':s:'
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function run()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+-- Fields of a hash; nil where the key is not what it should be: that is as good as lost.
+local function fields(key, ...)
+  local found = redis.pcall('HMGET', key, ...)
+  if found.err then
+    return nil
+  end
+  return found
+end
+
+-- The gate's state, or nil when it is closed.
+local function open(...)
+  local gate = fields(GATE, 'run', 'epoch', ...)
+  if gate and gate[1] and gate[1] == run() then
+    return gate
+  end
+  return nil
+end
+
+-- The places of an id's four bits, given as four little-endian numbers.
+local function places(id)
+  return struct.unpack('<I4I4I4I4', id)
+end
+
+-- Whether an id may be known.
+local function isMarked(id)
+  local a, b, c, d = places(id)
+  local bits = redis.pcall('BITFIELD', IDS, 'GET', 'u1', a, 'GET', 'u1', b, 'GET', 'u1', c, 'GET', 'u1', d)
+  return bits.err or bits[1] + bits[2] + bits[3] + bits[4] == 4
+end
+
+local function mark(id)
+  local a, b, c, d = places(id)
+  redis.call('BITFIELD', IDS, 'SET', 'u1', a, 1, 'SET', 'u1', b, 1, 'SET', 'u1', c, 1, 'SET', 'u1', d, 1)
+end
