@@ -5,8 +5,8 @@ using Holdfast.Hosting;
 
 namespace Holdfast.Cli;
 
-/// <summary>What the caller chose by <c>--scheme</c>, <c>--store</c> and <c>--api-key</c>.</summary>
-internal sealed record DeploymentChoice(string? Scheme, string? Store, string? ApiKey);
+/// <summary>What the caller chose by <c>--scheme</c>, <c>--store</c>, <c>--gate</c> and <c>--api-key</c>.</summary>
+internal sealed record DeploymentChoice(string? Scheme, string? Store, string? ApiKey, string? Gate = null);
 
 /// <summary>The options that say which engine a command talks to, and makers of options that several commands share.</summary>
 internal sealed class DeploymentOptions
@@ -26,6 +26,12 @@ internal sealed class DeploymentOptions
         HelpName = "STORE",
     };
 
+    public Option<string?> Gate { get; } = new("--gate")
+    {
+        Description = "The Redis server of the scheme cached. Default localhost:6379.",
+        HelpName = "HOST:PORT",
+    };
+
     public Option<string?> ApiKey { get; } = new("--api-key")
     {
         Description = $"The API key for a server; the environment variable {ApiKeyVariable} does as well.",
@@ -33,7 +39,10 @@ internal sealed class DeploymentOptions
     };
 
     public DeploymentChoice Read(ParseResult parsed) =>
-        new(parsed.GetValue(Scheme), parsed.GetValue(Store), parsed.GetValue(ApiKey) ?? Environment.GetEnvironmentVariable(ApiKeyVariable));
+        new(parsed.GetValue(Scheme), parsed.GetValue(Store), parsed.GetValue(ApiKey) ?? Environment.GetEnvironmentVariable(ApiKeyVariable), ReadGate(parsed));
+
+    /// <summary>Commands that only read have no gate, and no option for it.</summary>
+    private string? ReadGate(ParseResult parsed) => parsed.GetResult(Gate) is null ? null : parsed.GetValue(Gate);
 
     /// <summary><c>--json</c>.</summary>
     public static Option<bool> Json() => new("--json") { Description = "Writes exactly one JSON object to stdout, and everything else to stderr." };
@@ -110,7 +119,18 @@ internal sealed class Deployment : IAsyncDisposable
         try
         {
             var store = scratch is null ? choice.Store : SqlitePrefix + Path.Combine(scratch, "stock.db");
-            var opened = await SchemeCatalog.OpenAsync(scheme.Name, store, cancellationToken: cancellationToken).ConfigureAwait(false);
+            var options = new HoldfastOptions();
+            options.Gate.Redis = choice.Gate ?? options.Gate.Redis;
+            try
+            {
+                options.Gate.Validate();
+            }
+            catch (ArgumentException e)
+            {
+                throw new UsageException($"--gate: {e.Message}");
+            }
+
+            var opened = await SchemeCatalog.OpenAsync(scheme.Name, store, options, cancellationToken: cancellationToken).ConfigureAwait(false);
             return new(opened.Engine, opened.Scheme, scratch is null ? opened.Location : $"a scratch SQLite file ({opened.Location}, deleted afterwards)", opened.Durability, scratch);
         }
         catch

@@ -15,6 +15,9 @@ public class HoldfastOptions
     /// <summary>Bounds of the group commit layer, where the scheme has one.</summary>
     public GroupCommitOptions GroupCommit { get; set; } = new();
 
+    /// <summary>The gate of the scheme <c>cached</c>.</summary>
+    public RedisGateOptions Gate { get; set; } = new();
+
     /// <summary>How reservations whose time has passed are released.</summary>
     public SweeperOptions Sweeper { get; set; } = new();
 
@@ -33,6 +36,7 @@ public class HoldfastOptions
         try
         {
             GroupCommit.Validate();
+            Gate.Validate();
         }
         catch (ArgumentException e)
         {

@@ -1,3 +1,5 @@
+using Microsoft.Extensions.Logging;
+
 namespace Holdfast.Hosting;
 
 /// <summary>A named composition: layers around a store.</summary>
@@ -10,12 +12,14 @@ public sealed class Scheme
         string description,
         IReadOnlyList<StoreKind> stores,
         Func<StockEngineBuilder, HoldfastOptions, StockEngineBuilder> layers,
-        StoreTransactions transactions = StoreTransactions.Call)
+        StoreTransactions transactions = StoreTransactions.Call,
+        bool hasGate = false)
     {
         Name = name;
         Description = description;
         Stores = stores;
         Transactions = transactions;
+        HasGate = hasGate;
         _layers = layers;
     }
 
@@ -31,5 +35,24 @@ public sealed class Scheme
     /// <summary>What one transaction of its store holds.</summary>
     internal StoreTransactions Transactions { get; }
 
-    internal StockEngineBuilder Compose(IStockEngine store, HoldfastOptions options) => _layers(new(store), options);
+    /// <summary>Whether a <see cref="RedisGate"/> stands in front of its layers.</summary>
+    internal bool HasGate { get; }
+
+    /// <summary>Puts the layers around a store, and opens what has to be opened.</summary>
+    internal async ValueTask<IStockEngine> ComposeAsync(IStockEngine store, HoldfastOptions options, IServiceProvider services, CancellationToken cancellationToken)
+    {
+        var engine = _layers(new(store), options).Build(services);
+        if (!HasGate)
+        {
+            return engine;
+        }
+
+        var gate = await RedisGate.OpenAsync(
+            engine,
+            options.Gate,
+            (TimeProvider?)services.GetService(typeof(TimeProvider)),
+            (ILogger<RedisGate>?)services.GetService(typeof(ILogger<RedisGate>)),
+            cancellationToken).ConfigureAwait(false);
+        return new StockEngineBuilder(gate).UseTelemetry().Build(services);
+    }
 }

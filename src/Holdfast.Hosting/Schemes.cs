@@ -48,6 +48,12 @@ public static class SchemeCatalog
             stores: [StoreKinds.PostgreSql],
             layers: (engine, options) => engine.UseTelemetry().UseStandbyPreCheck().UseGroupCommit(options.GroupCommit)),
 
+        new("cached",
+            "batched, with Redis in front that tells the crowd what is sold out; Redis decides no order and can be lost at any time",
+            stores: [StoreKinds.PostgreSql, StoreKinds.Sqlite],
+            layers: (engine, options) => engine.UseGroupCommit(options.GroupCommit),
+            hasGate: true),
+
         new("redis",
             "all of it in Redis, in Lua: the fastest over a network, and as durable as that Redis is set to be",
             stores: [StoreKinds.Redis],
@@ -78,17 +84,19 @@ public static class SchemeCatalog
     public static async ValueTask<OpenedScheme> OpenAsync(
         string? scheme, string? store = null, HoldfastOptions? options = null, IServiceProvider? services = null, bool readOnly = false, CancellationToken cancellationToken = default)
     {
-        if (TryResolve(scheme, store, out var found, out var kind, out var location) is { } problem)
+        if (TryResolve(scheme, store, out var found, out var kind, out var place) is { } problem)
         {
             throw new ArgumentException(problem, nameof(scheme));
         }
 
         services ??= NoServices.Instance;
-        var opened = await kind!.OpenAsync(new(location!, found!.Transactions, readOnly, services), cancellationToken).ConfigureAwait(false);
+        var opened = await kind!.OpenAsync(new(place!, found!.Transactions, readOnly, services), cancellationToken).ConfigureAwait(false);
         try
         {
-            var engine = readOnly ? opened.Engine : found.Compose(opened.Engine, options ?? new()).Build(services);
-            return new(engine, found.Name, kind.Name, opened.Location, opened.Durability);
+            options ??= new();
+            var engine = readOnly ? opened.Engine : await found.ComposeAsync(opened.Engine, options, services, cancellationToken).ConfigureAwait(false);
+            var location = found.HasGate && !readOnly ? $"{opened.Location}, behind a gate in {RedisGate.ServerOf(options.Gate)}" : opened.Location;
+            return new(engine, found.Name, kind.Name, location, opened.Durability);
         }
         catch
         {

@@ -13,7 +13,8 @@ internal readonly record struct GateRow(string Sku, long Version, long Available
 /// <param name="From">The cursor from which it was read.</param>
 /// <param name="To">The cursor after it.</param>
 /// <param name="Fresh">Redis's time before the pass was begun, when this is its end; otherwise 0.</param>
-internal readonly record struct GatePass(string From, string To, long Fresh);
+/// <param name="Last">The last entry that was read.</param>
+internal readonly record struct GatePass(string From, string To, long Fresh, FlowEntry? Last = null);
 
 /// <summary>The copies of the stock in Redis. Thread-safe.</summary>
 internal sealed class GateCopies(RedisConnection redis, GateNode node, RedisGateOptions options)
@@ -24,9 +25,10 @@ internal sealed class GateCopies(RedisConnection redis, GateNode node, RedisGate
     /// <summary>Hands rows over; see gate-levels.lua for the answer.</summary>
     public async Task<long> PushAsync(long epoch, IReadOnlyList<GateRow> rows, long readAt, GatePass pass, IReadOnlyCollection<string> ids, CancellationToken cancellationToken)
     {
-        var arguments = new RedisValue[6 + (6 * rows.Count) + ids.Count];
+        var arguments = new RedisValue[8 + (6 * rows.Count) + ids.Count];
         (arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]) = (epoch, pass.From ?? "", pass.To ?? "", pass.Fresh, rows.Count, readAt);
-        var at = 6;
+        (arguments[6], arguments[7]) = pass.Last is { } last ? (last.OperationId, last.At.ToUnixTimeMilliseconds()) : ((RedisValue)"", (RedisValue)"");
+        var at = 8;
         foreach (var row in rows)
         {
             arguments[at++] = row.Sku;

@@ -72,7 +72,7 @@ internal sealed class GateFollower : IAsyncDisposable
                 var next = page.Count == 0 ? _position.Cursor : page[^1].Cursor ?? "";
                 var rows = await ReadRowsAsync(page, cancellationToken).ConfigureAwait(false);
                 var ids = page.Select(entry => entry.OperationId).Distinct(StringComparer.Ordinal).ToArray();
-                if (await _copies.PushAsync(tick.Epoch, rows, _node.RedisTimeAtLeast(), new(_position.Cursor, next, isEnd ? began : 0), ids, cancellationToken).ConfigureAwait(false) != 1)
+                if (await _copies.PushAsync(tick.Epoch, rows, _node.RedisTimeAtLeast(), new(_position.Cursor, next, isEnd ? began : 0, page.Count == 0 ? null : page[^1]), ids, cancellationToken).ConfigureAwait(false) != 1)
                 {
                     await _node.RefreshAsync(cancellationToken).ConfigureAwait(false);
                     return false;

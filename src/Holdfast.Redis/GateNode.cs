@@ -31,7 +31,7 @@ internal sealed class GateNode : IAsyncDisposable
     private readonly List<string> _aroundIds = [];
     private readonly string _name;
     private Task _beating = Task.CompletedTask;
-    private GateTick _latest = new(0, IsBegun: false, 0, 0, KnowsIds: false, 0, "", IsSettled: false, Leads: false, 0, []);
+    private GateTick _latest = new(0, IsBegun: false, 0, 0, KnowsIds: false, 0, "", IsSettled: false, Leads: false, 0, "", "", []);
     private Func<CancellationToken, ValueTask<string>> _findCursor = static _ => new("");
     private bool _isAttached;
     private readonly TaskCompletionSource _drained = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -75,11 +75,22 @@ internal sealed class GateNode : IAsyncDisposable
 
     /// <summary>Says for the first time that this process is there, and goes on saying it.</summary>
     /// <param name="findCursor">Finds where the ledger ends, for an epoch that has to be begun.</param>
+    /// <param name="isOurs">Whether the store has an entry that the gate has followed: its operation, and its time.</param>
     /// <param name="cancellationToken">Stops the waiting.</param>
-    public async Task StartAsync(Func<CancellationToken, ValueTask<string>> findCursor, CancellationToken cancellationToken)
+    public async Task StartAsync(Func<CancellationToken, ValueTask<string>> findCursor, Func<string, long, CancellationToken, ValueTask<bool>> isOurs, CancellationToken cancellationToken)
     {
         _findCursor = findCursor;
-        await TickAsync(Presence.Here, cancellationToken).ConfigureAwait(false);
+        await TickAsync(Presence.Missing, cancellationToken).ConfigureAwait(false);
+        var (id, at) = (Latest.LastId, Latest.LastAt);
+        var isAnother = id.Length > 0 && !await isOurs(id, long.Parse(at, CultureInfo.InvariantCulture), cancellationToken).ConfigureAwait(false);
+        if (isAnother)
+        {
+            _logger.LogWarning("The gate {Name} in {Server} has followed another ledger than this store's, or this store was set back: the gate is begun anew.", _options.Name, _redis.Server);
+        }
+
+        // Only the start of an epoch may not trust what is known of the one before.
+        Volatile.Write(ref _latest, Latest with { Cursor = isAnother ? await findCursor(cancellationToken).ConfigureAwait(false) : Latest.Cursor });
+        await TickAsync(Presence.Here, cancellationToken, missed: isAnother ? 3 : 0).ConfigureAwait(false);
         Volatile.Write(ref _isAttached, true);
         _beating = BeatAsync(_stop.Token);
     }

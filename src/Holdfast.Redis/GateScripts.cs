@@ -67,7 +67,7 @@ internal static class GateIds
 }
 
 /// <summary>What a process learns from gate-tick.lua.</summary>
-internal sealed record GateTick(long Epoch, bool IsBegun, long Now, long Fresh, bool KnowsIds, long Listing, string Cursor, bool IsSettled, bool Leads, long Sure, string[] Nodes)
+internal sealed record GateTick(long Epoch, bool IsBegun, long Now, long Fresh, bool KnowsIds, long Listing, string Cursor, bool IsSettled, bool Leads, long Sure, string LastId, string LastAt, string[] Nodes)
 {
     public static GateTick? Read(RedisResult result)
     {
@@ -76,7 +76,7 @@ internal sealed record GateTick(long Epoch, bool IsBegun, long Now, long Fresh, 
             ? null
             : new(
                 Number(all[0]), (long)all[1] == 1, Number(all[2]), Number(all[3]), Number(all[4]) == 1, Number(all[5]), (string)all[6] ?? "",
-                (long)all[7] == 1, (long)all[8] == 1, Number(all[9]), (string[])all[10]);
+                (long)all[7] == 1, (long)all[8] == 1, Number(all[9]), (string)all[10] ?? "", (string)all[11] ?? "", (string[])all[12]);
     }
 
     private static long Number(RedisResult result) => long.Parse((string)result, CultureInfo.InvariantCulture);

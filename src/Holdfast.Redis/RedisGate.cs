@@ -70,7 +70,7 @@ public sealed class RedisGate : DelegatingStockEngine
                 throw new RedisStoreException($"{redis.Server} is set to maxmemory-policy {policy}, by which it may throw away what the gate must remember; set it to noeviction.");
             }
 
-            await gate._node.StartAsync(gate.FindEndAsync, cancellationToken).ConfigureAwait(false);
+            await gate._node.StartAsync(gate.FindEndAsync, gate.HasEntryAsync, cancellationToken).ConfigureAwait(false);
             gate._follower.Start();
             return gate;
         }
@@ -80,6 +80,13 @@ public sealed class RedisGate : DelegatingStockEngine
             await gate.CloseAsync().ConfigureAwait(false);
             throw;
         }
+    }
+
+    /// <summary>Where a gate's Redis is, for people: host and port, no password.</summary>
+    public static string ServerOf(RedisGateOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        return RedisConnection.NameOf(options.Redis);
     }
 
     /// <summary>Whether the gate refuses by itself at present: all copies and ids are loaded and young, and every process is heard.</summary>
@@ -204,6 +211,10 @@ public sealed class RedisGate : DelegatingStockEngine
 
         return store is IFlowEnd end ? await end.GetFlowEndAsync(cancellationToken).ConfigureAwait(false) ?? "" : "";
     }
+
+    private async ValueTask<bool> HasEntryAsync(string operationId, long at, CancellationToken cancellationToken) =>
+        await Inner.GetOperationAsync(operationId, cancellationToken).ConfigureAwait(false) is { } view
+        && (view.CreatedAt.ToUnixTimeMilliseconds() == at || view.EndedAt?.ToUnixTimeMilliseconds() == at);
 
     private async Task<IReadOnlyList<StockResult>> RunAsync(StockCommand[] commands)
     {

@@ -10,6 +10,7 @@
 --       fresh    a pass over the store's ledger that was begun at this time has been taken over whole; 0: none yet
 --       since    only a pass that was begun after this counts
 --       cursor   where the next pass goes on
+--       lastId, lastAt  the last entry that was followed: by it a store is known again
 --       ids      1: {NAME}:gate:ids knows every id that the store knows, or is about to know
 --       listing  number of the listing of ids that may say so
 --       lead, leadUntil   the process that follows the ledger

@@ -3,10 +3,10 @@
 -- Arguments: 1 process; 2 until when it is sure to be heard (0: it is there, but nobody may rely on having heard it;
 -- -1: it leaves); 3 epoch of its oldest command under way (0: none); 4 after how many ms a process that is not
 -- heard is forgotten; 5 highest epoch that it knows of; 6 cursor for an epoch that has to be begun; 7 1: wants to follow the
--- ledger; 8 for how many ms; 9 1: what was written lately may be missing in the copies, 2: and its ids too; 10 how many ms an epoch waits for processes to come
+-- ledger; 8 for how many ms; 9 1: what was written lately may be missing in the copies, 2: and its ids too, 3: the gate is another store's, and has to be begun anew; 10 how many ms an epoch waits for processes to come
 -- forward; from 11 on: the processes that it knows of.
 -- Answer: epoch, 1 when it was begun now, time, fresh, ids, listing, cursor, 1 when nothing of an older epoch is under
--- way, 1 when the caller is the one that follows, sure, and the processes.
+-- way, 1 when the caller is the one that follows, sure, operation and time of the last entry followed, the processes.
 
 for _, key in ipairs({ GATE, NODES }) do
   local kind = redis.call('TYPE', key).ok
@@ -23,7 +23,7 @@ end
 local time, server, node = now(), run(), ARGV[1]
 local gate = redis.call('HMGET', GATE, 'run', 'epoch')
 local begun = 0
-if gate[1] ~= server then
+if gate[1] ~= server or ARGV[9] == '3' then
   if ARGV[2] == '-1' then
     return {}
   end
@@ -65,8 +65,8 @@ sure = sure and sure > time and sure or 0
 redis.call('HSET', GATE, 'sure', text(sure))
 
 -- What is under way since an older epoch may come in behind a listing of ids.
-local state = redis.call('HMGET', GATE, 'born', 'fresh', 'ids', 'listing', 'cursor', 'lead', 'leadUntil')
-if ARGV[9] ~= '0' then
+local state = redis.call('HMGET', GATE, 'born', 'fresh', 'ids', 'listing', 'cursor', 'lead', 'leadUntil', 'lastId', 'lastAt')
+if ARGV[9] == '1' or ARGV[9] == '2' then
   state[2] = '0'
   redis.call('HSET', GATE, 'fresh', 0, 'since', text(time))
 end
@@ -86,4 +86,4 @@ if ARGV[7] == '1' and (not state[6] or state[6] == node or tonumber(state[7]) < 
 elseif state[6] == node then
   redis.call('HDEL', GATE, 'lead', 'leadUntil')
 end
-return { epoch, begun, text(time), state[2], state[3], state[4], state[5], settled, leads, text(sure), names }
+return { epoch, begun, text(time), state[2], state[3], state[4], state[5], settled, leads, text(sure), state[8] or '', state[9] or '', names }

@@ -153,6 +153,27 @@ public sealed class RedisGateTests
         copies.Select(copy => copy with { Available = copy.Available + copy.Reserved, Reserved = 0 }).ShouldBe(rows.Select(row => row with { Available = row.Available + row.Reserved, Reserved = 0 }));
     }
 
+    /// <summary>A stock file that was deleted and made again, or set back to an older copy: the gate knows later versions than there are.</summary>
+    [Fact]
+    public async Task A_gate_that_has_followed_another_store_is_begun_anew()
+    {
+        await using var server = await RedisServer.StartAsync();
+        var options = SharedGate.Quick(server);
+        await using (var gate = await RedisGate.OpenAsync(new MemoryEngine(), options, cancellationToken: Cancel))
+        {
+            await gate.RestockAsync("r1", [("A", 5)], cancellationToken: Cancel);
+            await gate.DeductAsync("o1", [("A", 5)], cancellationToken: Cancel);
+            await SharedGate.UntilSureAsync(gate);
+            await gate.CatchUpAsync(Cancel);
+        }
+
+        await using var next = await RedisGate.OpenAsync(new MemoryEngine(), options, cancellationToken: Cancel);
+        await SharedGate.UntilSureAsync(next);
+        (await next.RestockAsync("r1", [("A", 1)], cancellationToken: Cancel)).Status.ShouldBe(StockStatus.Done);
+        await next.CatchUpAsync(Cancel);
+        (await next.DeductAsync("o2", [("A", 1)], cancellationToken: Cancel)).Status.ShouldBe(StockStatus.Done);
+    }
+
     [Fact]
     public async Task A_server_that_may_throw_keys_away_is_not_used()
     {
