@@ -56,20 +56,54 @@ internal sealed class GateCheck : IAsyncDisposable
         }
 
         var verdicts = await _judging.ExecuteAsync(commands).ConfigureAwait(false);
-        if (!verdicts.Any(static verdict => verdict.Status == Undecided))
+        if (verdicts.All(static verdict => verdict.Status is StockStatus.None) || verdicts.Any(static verdict => verdict.Status is StockStatus.Busy))
         {
             return verdicts;
         }
 
         var final = verdicts.ToArray();
-        var undecided = Enumerable.Range(0, final.Length).Where(i => final[i].Status == Undecided).ToArray();
-        var decided = await _confirming.ExecuteAsync([.. undecided.Select(i => commands[i])]).ConfigureAwait(false);
-        for (var i = 0; i < undecided.Length; i++)
+        await ReplaceAsync(commands, final, [.. Enumerable.Range(0, final.Length).Where(i => final[i].Status == Undecided)], _confirming).ConfigureAwait(false);
+        await ReplaceAsync(commands, final, FindFollowers(commands, final), _noting).ConfigureAwait(false);
+        return final;
+    }
+
+    /// <summary>Refused commands behind others of the same call that go to the store and name the same SKUs: they are to see the effects of those.</summary>
+    private static int[] FindFollowers(StockCommand[] commands, StockResult[] verdicts)
+    {
+        if (commands.Length == 1 || verdicts.All(static verdict => verdict.Status == StockStatus.Insufficient))
         {
-            final[undecided[i]] = decided[i];
+            return [];
         }
 
-        return final;
+        var skus = new HashSet<string>(StringComparer.Ordinal);
+        var followers = new List<int>();
+        for (var i = 0; i < commands.Length; i++)
+        {
+            var isRefused = verdicts[i].Status == StockStatus.Insufficient;
+            if (isRefused && commands[i].Lines.Any(line => skus.Contains(line.Sku)))
+            {
+                followers.Add(i);
+            }
+
+            if (!isRefused || (followers.Count > 0 && followers[^1] == i))
+            {
+                skus.UnionWith(commands[i].Lines.Select(static line => line.Sku));
+            }
+        }
+
+        return [.. followers];
+    }
+
+    private static async ValueTask ReplaceAsync(StockCommand[] commands, StockResult[] verdicts, int[] places, GroupCommit by)
+    {
+        if (places.Length > 0)
+        {
+            var answers = await by.ExecuteAsync([.. places.Select(i => commands[i])]).ConfigureAwait(false);
+            for (var i = 0; i < places.Length; i++)
+            {
+                verdicts[places[i]] = answers[i];
+            }
+        }
     }
 
     /// <summary>

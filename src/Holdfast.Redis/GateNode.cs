@@ -402,7 +402,7 @@ internal sealed class GateNode : IAsyncDisposable
             RedisValue[] arguments =
             [
                 _name, heardUntil, oldest, (long)_options.ForgetAfter.TotalMilliseconds, latest.Epoch, cursor, presence == Presence.Here ? 1 : 0,
-                (long)_options.Lease.TotalMilliseconds, missed, 2 * (long)_options.Lease.TotalMilliseconds, .. latest.Nodes.Select(node => (RedisValue)node),
+                (long)_options.Lease.TotalMilliseconds, missed, 2 * (long)_options.Lease.TotalMilliseconds, 1L << _options.IdBits, .. latest.Nodes.Select(node => (RedisValue)node),
             ];
             var answer = await _redis.RunAsync(GateScripts.Tick, Keys, arguments, cancellationToken).ConfigureAwait(false);
             if (GateTick.Read(answer) is { } tick)

@@ -57,7 +57,7 @@ public sealed class RedisGateOptions
     public int MaxInFlight { get; set; } = 4_096;
 
     /// <summary>
-    /// The filter of known ids has two to the power of so many bits, 10 to 32. The default of 27 takes 16 MiB, and takes one unknown id in a hundred
+    /// The filter of known ids has two to the power of so many bits, 10 to 31. The default of 27 takes 16 MiB, and takes one unknown id in a hundred
     /// for a known one at 13 million ids (which then costs a question to the store).
     /// </summary>
     public int IdBits { get; set; } = 27;
@@ -78,7 +78,7 @@ public sealed class RedisGateOptions
         Check(nameof(ForgetAfter), ForgetAfter > Lease + Lease, $"is {ForgetAfter:c}; it must be more than twice Lease ({Lease:c})");
         CheckTime(nameof(CallTimeout), CallTimeout, 0.01, 60);
         Check(nameof(MaxInFlight), MaxInFlight is >= 1 and <= 1_000_000, $"is {MaxInFlight}; it must be from 1 to 1000000");
-        Check(nameof(IdBits), IdBits is >= 10 and <= 32, $"is {IdBits}; it must be from 10 to 32");
+        Check(nameof(IdBits), IdBits is >= 10 and <= 31, $"is {IdBits}; it must be from 10 to 31");
     }
 
     private static void CheckTime(string option, TimeSpan value, double least, double most) =>

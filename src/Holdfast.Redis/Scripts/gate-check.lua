@@ -10,7 +10,7 @@
 --   {SKU, units}     short: so many are available, whatever happens next
 --   {SKU, units, '-'}  short, but for units that are reserved and may be due: the store has to be asked
 
-local gate = open('sure', 'fresh', 'ids')
+local gate = open('sure', 'fresh', 'ids', 'last')
 if not gate then
   return { 0 }
 end
@@ -18,6 +18,7 @@ end
 local time = now()
 local age = time - tonumber(gate[4])
 local isSure = gate[5] == '1' and time < tonumber(gate[3]) and age >= 0 and age <= tonumber(ARGV[1])
+isSure = isSure and redis.pcall('GETBIT', IDS, gate[6]) == 1
 local epoch = gate[2]
 local answers, passed = { gate[4] }, {}
 local at = 2

@@ -12,11 +12,13 @@
 --       cursor   where the next pass goes on
 --       lastId, lastAt  the last entry that was followed: by it a store is known again
 --       ids      1: {NAME}:gate:ids knows every id that the store knows, or is about to know
+--       last     the place of that last bit
 --       listing  number of the listing of ids that may say so
 --       lead, leadUntil   the process that follows the ledger
 --   {NAME}:gate:nodes  hash: process -> until, epoch of its oldest command under way
 --   {NAME}:gate:ids    bits: four for each id that was let through, or is in the ledger. A set of four means "perhaps",
---                      a clear one "certainly not". 2^IDBITS bits, and never fewer set than were
+--                      a clear one "certainly not". 2^IDBITS bits, never fewer set than were, and one behind them that
+--                      is always set: without it the key was lost, and nothing is certain
 --   {NAME}:gate:s:SKU  hash: the copy of a stock row: e epoch, v version, a available, r reserved,
 --                      and where the whole row was read: t restocked, d adjusted, l when
 --

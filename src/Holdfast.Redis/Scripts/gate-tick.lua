@@ -4,7 +4,7 @@
 -- -1: it leaves); 3 epoch of its oldest command under way (0: none); 4 after how many ms a process that is not
 -- heard is forgotten; 5 highest epoch that it knows of; 6 cursor for an epoch that has to be begun; 7 1: wants to follow the
 -- ledger; 8 for how many ms; 9 1: what was written lately may be missing in the copies, 2: and its ids too, 3: the gate is another store's, and has to be begun anew; 10 how many ms an epoch waits for processes to come
--- forward; from 11 on: the processes that it knows of.
+-- forward; 11 the place behind the bits of ids; from 12 on: the processes that it knows of.
 -- Answer: epoch, 1 when it was begun now, time, fresh, ids, listing, cursor, 1 when nothing of an older epoch is under
 -- way, 1 when the caller is the one that follows, sure, operation and time of the last entry followed, the processes.
 
@@ -17,22 +17,25 @@ end
 local kind = redis.call('TYPE', IDS).ok
 if kind ~= 'string' and kind ~= 'none' then
   redis.call('DEL', IDS)
-  redis.call('DEL', GATE)
 end
 
 local time, server, node = now(), run(), ARGV[1]
-local gate = redis.call('HMGET', GATE, 'run', 'epoch')
+local gate = redis.call('HMGET', GATE, 'run', 'epoch', 'last')
 local begun = 0
-if gate[1] ~= server or ARGV[9] == '3' then
+if gate[1] == server and gate[3] ~= ARGV[11] then
+  return redis.error_reply('GATE the processes of one gate must have the same IdBits')
+end
+if gate[1] ~= server or ARGV[9] == '3' or redis.call('GETBIT', IDS, ARGV[11]) == 0 then
   if ARGV[2] == '-1' then
     return {}
   end
   local epoch = text(math.max(time, tonumber(ARGV[5]) + 1, (tonumber(gate[2] or '0') or 0) + 1))
   redis.call('DEL', GATE)
-  redis.call('HSET', GATE, 'run', server, 'epoch', epoch, 'born', time, 'sure', 0, 'fresh', 0, 'cursor', ARGV[6], 'ids', 0, 'listing', 1)
+  redis.call('HSET', GATE, 'run', server, 'epoch', epoch, 'born', time, 'sure', 0, 'fresh', 0, 'cursor', ARGV[6], 'ids', 0, 'listing', 1, 'last', ARGV[11])
+  redis.call('SETBIT', IDS, ARGV[11], 1)
   gate = { server, epoch }
   begun = 1
-  for i = 11, #ARGV do
+  for i = 12, #ARGV do
     redis.call('HSETNX', NODES, ARGV[i], text(time) .. ':0')
   end
 end

@@ -1,4 +1,5 @@
 using Holdfast.Hosting;
+using Holdfast.Tests.Gate;
 using Holdfast.Server;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
@@ -192,13 +193,14 @@ public sealed class SettingsTests
         var folder = Directory.CreateTempSubdirectory("holdfast-schemes-");
         try
         {
+            var options = new HoldfastOptions { Gate = SharedGate.Quick(await SharedGate.ServerAsync()) };
             foreach (var scheme in SchemeCatalog.Schemes)
             {
                 // PostgreSQL and Redis need a server: PostgreSqlHostingTests and RedisHostingTests open them.
                 foreach (var kind in scheme.Stores.Where(kind => kind.Name is not ("postgres" or "redis")))
                 {
                     var store = kind.Name == "memory" ? "memory" : $"{kind.Name}:{Path.Combine(folder.FullName, scheme.Name + ".db")}";
-                    await using var opened = await SchemeCatalog.OpenAsync(scheme.Name, store, cancellationToken: Cancelled);
+                    await using var opened = await SchemeCatalog.OpenAsync(scheme.Name, store, options, cancellationToken: Cancelled);
                     (await opened.Engine.RestockAsync("r1", [("a", 1)], cancellationToken: Cancelled)).Status.ShouldBe(StockStatus.Done);
                     opened.Scheme.ShouldBe(scheme.Name);
                     opened.Store.ShouldBe(kind.Name);
