@@ -3,10 +3,10 @@ using System.Globalization;
 
 namespace Holdfast.Cli;
 
-/// <summary><c>holdfast flow archive</c>: moves old entries of the ledger into a file.</summary>
-internal static class FlowCommand
+/// <summary><c>holdfast flow</c>: moves old entries of the ledger into a file, or copies the ledger into one.</summary>
+internal static partial class FlowCommand
 {
-    public static Command Create(Terminal terminal) => new("flow", "Looks after the ledger: moves old entries into an archive.") { CreateArchive(terminal) };
+    public static Command Create(Terminal terminal) => new("flow", "Looks after the ledger: moves old entries into an archive, or copies entries into a file.") { CreateArchive(terminal), CreateExport(terminal) };
 
     private static Command CreateArchive(Terminal terminal)
     {
@@ -50,11 +50,7 @@ internal static class FlowCommand
 
     private static async Task<int> ArchiveAsync(Terminal terminal, DeploymentChoice choice, DateTimeOffset before, string path, bool dryRun, bool json, CancellationToken cancellationToken)
     {
-        if (Path.GetDirectoryName(Path.GetFullPath(path)) is { } folder && !Directory.Exists(folder))
-        {
-            throw new UsageException($"--out: there is no folder '{folder}'");
-        }
-
+        CheckFolder(path);
         var engine = await Deployment.OpenPostgreSqlAsync(choice, cancellationToken).ConfigureAwait(false);
         await using var disposing = engine.ConfigureAwait(false);
         terminal.Note(string.Create(CultureInfo.InvariantCulture, $"archive: {engine.Server}, before {before:yyyy-MM-dd HH:mm:ss}Z"));
@@ -101,6 +97,14 @@ internal static class FlowCommand
         }
 
         return ExitCode.Success;
+    }
+
+    private static void CheckFolder(string path)
+    {
+        if (Path.GetDirectoryName(Path.GetFullPath(path)) is { } folder && !Directory.Exists(folder))
+        {
+            throw new UsageException($"--out: there is no folder '{folder}'");
+        }
     }
 
     private static DateTimeOffset ParseInstant(string text) =>

@@ -1,0 +1,79 @@
+using Holdfast.Wire;
+
+namespace Holdfast.Tests.Cli;
+
+/// <summary>holdfast flow export.</summary>
+public sealed class FlowExportTests
+{
+    private static CancellationToken Cancel => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task The_ledger_is_exported_in_parts_that_are_the_whole()
+    {
+        using var folder = new TestFolder();
+        var store = $"sqlite:{folder.File("stock.db")}";
+        await using var engine = SqliteEngine.Open(new() { Path = folder.File("stock.db") });
+        await engine.RestockAsync("in", [("apple", 10), ("pear", 10)], cancellationToken: Cancel);
+        await engine.DeductAsync("o1", [("apple", 3)], cancellationToken: Cancel);
+
+        var first = await CommandRun.RunAsync("flow", "export", "--store", store, "--out", folder.File("1.gz"), "--limit", "2", "--json");
+        first.ExitCode.ShouldBe(0, first.Error);
+        (first.Json.GetProperty("entries").GetInt64(), first.Json.GetProperty("complete").GetBoolean()).ShouldBe((2, true));
+        first.Json.GetProperty("sha256").GetString().ShouldBe(await FlowArchiveFile.HashAsync(folder.File("1.gz"), Cancel));
+
+        // What is sold between two exports is in the second.
+        await engine.DeductAsync("o2", [("pear", 1)], cancellationToken: Cancel);
+        var cursor = first.Json.GetProperty("next").GetString()!;
+        var second = await CommandRun.RunAsync("flow", "export", "--store", store, "--out", folder.File("2.gz"), "--after", cursor);
+        second.ExitCode.ShouldBe(0, second.Error);
+        second.Output.ShouldStartWith("exported 2 entries into ");
+
+        var exported = new List<FlowEntry>();
+        foreach (var name in (string[])["1.gz", "2.gz"])
+        {
+            exported.AddRange(await FlowArchiveFile.ReadAsync(folder.File(name), Cancel).ToListAsync(Cancel));
+        }
+
+        exported.ShouldBe((await engine.ReadFlowAsync(new(), Cancel).ToListAsync(Cancel)).Select(entry => entry with { Cursor = null }));
+        var last = second.Output.Split("--after ")[1].Trim();
+        var nothing = await CommandRun.RunAsync("flow", "export", "--store", store, "--out", folder.File("3.gz"), "--after", last);
+        nothing.ExitCode.ShouldBe(0, nothing.Error);
+        nothing.Output.ShouldStartWith("nothing to export");
+        nothing.Output.ShouldContain($"go on with --after {last}", customMessage: "a script that keeps the cursor keeps it");
+        (File.Exists(folder.File("3.gz")), File.Exists(folder.File("3.gz.partial"))).ShouldBe((false, false));
+    }
+
+    [Fact]
+    public async Task Pure_Redis_is_exported_too()
+    {
+        using var folder = new TestFolder();
+        await using var server = await RedisServer.StartAsync();
+        await using var engine = await RedisEngine.OpenAsync(new() { Configuration = server.Configuration }, cancellationToken: Cancel);
+        await engine.RestockAsync("in", [("apple", 10)], cancellationToken: Cancel);
+        await engine.DeductAsync("o1", [("apple", 3)], cancellationToken: Cancel);
+        var run = await CommandRun.RunAsync("flow", "export", "--store", $"redis:{server.Configuration}", "--out", folder.File("1.gz"));
+        run.ExitCode.ShouldBe(0, run.Error);
+        (await FlowArchiveFile.ReadAsync(folder.File("1.gz"), Cancel).ToListAsync(Cancel)).Select(entry => entry.OperationId).ShouldBe(["in", "o1"]);
+    }
+
+    [Fact]
+    public async Task What_exists_is_not_written_over_and_a_cursor_of_another_store_is_refused()
+    {
+        using var folder = new TestFolder();
+        var store = $"sqlite:{folder.File("stock.db")}";
+        await using (var engine = SqliteEngine.Open(new() { Path = folder.File("stock.db") }))
+        {
+            await engine.RestockAsync("in", [("apple", 10)], cancellationToken: Cancel);
+        }
+
+        var exists = await CommandRun.RunAsync("flow", "export", "--store", store, "--out", folder.Text("1.gz", "mine"));
+        exists.ExitCode.ShouldBe(2);
+        exists.Error.ShouldContain("exists");
+        File.ReadAllText(folder.File("1.gz")).ShouldBe("mine");
+
+        var foreign = await CommandRun.RunAsync("flow", "export", "--store", store, "--out", folder.File("2.gz"), "--after", "no cursor");
+        foreign.ExitCode.ShouldBe(2);
+        foreign.Error.ShouldContain("--after");
+        File.Exists(folder.File("2.gz.partial")).ShouldBeFalse();
+    }
+}
