@@ -60,11 +60,12 @@ internal static class CommandLineApp
 
     private static RootCommand Build(Terminal terminal)
     {
-        var root = new RootCommand("Inventory deduction without overselling: replay real orders, verify a deployment, audit and archive its ledger, measure a scheme.")
+        var root = new RootCommand("Inventory deduction without overselling: replay real orders, verify a deployment, audit, compare and archive its ledger, measure a scheme.")
         {
             ReplayCommand.Create(terminal),
             VerifyCommand.Create(terminal),
             AuditCommand.Create(terminal),
+            ReconcileCommand.Create(terminal),
             FlowCommand.Create(terminal),
             BenchCommand.Create(terminal),
         };
@@ -78,6 +79,8 @@ internal static class CommandLineApp
                   checks that a running server keeps the contract
               holdfast audit --store sqlite:holdfast-data/holdfast.db
                   replays the ledger against the stock rows
+              holdfast reconcile --store "postgres:Host=db;Database=shop" --gate redis:6379
+                  compares the gate's copies with the store
               holdfast flow archive --store postgres:Host=db;Database=shop --before 2026-01-01 --out flow-2025.ndjson.gz
                   moves last year's ledger entries into a file
               holdfast bench --workload hot --callers 1024

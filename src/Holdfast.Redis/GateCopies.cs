@@ -17,7 +17,7 @@ internal readonly record struct GateRow(string Sku, long Version, long Available
 internal readonly record struct GatePass(string From, string To, long Fresh, FlowEntry? Last = null);
 
 /// <summary>The copies of the stock in Redis. Thread-safe.</summary>
-internal sealed class GateCopies(RedisConnection redis, GateNode node, RedisGateOptions options)
+internal sealed class GateCopies(RedisConnection redis, RedisKey[] keys, RedisGateOptions options)
 {
     /// <summary>SKUs of one call: scripts hold everybody else up while they run.</summary>
     public const int MostRows = 500;
@@ -44,7 +44,7 @@ internal sealed class GateCopies(RedisConnection redis, GateNode node, RedisGate
             arguments[at++] = GateIds.Places(id, options.IdBits);
         }
 
-        return (long)await redis.RunAsync(GateScripts.Levels, node.Keys, arguments, cancellationToken).ConfigureAwait(false);
+        return (long)await redis.RunAsync(GateScripts.Levels, keys, arguments, cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Reads copies that are young enough; <see langword="null"/> for a SKU whose copy is not.</summary>
@@ -57,7 +57,7 @@ internal sealed class GateCopies(RedisConnection redis, GateNode node, RedisGate
             arguments[1 + i] = skus[i];
         }
 
-        var answers = (RedisResult[])await redis.RunAsync(GateScripts.Read, node.Keys, arguments, cancellationToken).ConfigureAwait(false);
+        var answers = (RedisResult[])await redis.RunAsync(GateScripts.Read, keys, arguments, cancellationToken).ConfigureAwait(false);
         var levels = new StockLevel?[skus.Count];
         for (var i = 0; i < levels.Length; i++)
         {

@@ -55,8 +55,11 @@ internal sealed class GateNode : IAsyncDisposable
         _clock = clock;
         _logger = logger;
         _name = string.Create(CultureInfo.InvariantCulture, $"{Environment.MachineName}-{Environment.ProcessId}-{Guid.NewGuid():N}");
-        Keys = [$"{{{options.Name}}}:gate"];
+        Keys = KeysOf(options);
     }
+
+    /// <summary>The keys of every script of a gate.</summary>
+    public static RedisKey[] KeysOf(RedisGateOptions options) => [$"{{{options.Name}}}:gate"];
 
     /// <summary>The keys of every script of the gate.</summary>
     public RedisKey[] Keys { get; }

@@ -13,6 +13,8 @@ internal static class GateScripts
     public static readonly RedisScript Levels = Load("gate-levels");
     public static readonly RedisScript Ids = Load("gate-ids");
     public static readonly RedisScript Read = Load("gate-read");
+    public static readonly RedisScript Compare = Load("gate-compare");
+    public static readonly RedisScript Scan = Load("gate-scan");
 
     private static RedisScript Load(string name) => new(name, ReadText("gate-common") + "\n" + ReadText(name));
 

@@ -39,7 +39,7 @@ public sealed class RedisGate : DelegatingStockEngine
         _clock = clock;
         _logger = logger;
         _node = new(redis, options, clock, logger);
-        _copies = new(redis, _node, options);
+        _copies = new(redis, _node.Keys, options);
         _follower = new(inner, _node, _copies, options, clock, logger);
         _check = new(inner, redis, _node, _follower, options, clock, logger);
     }
@@ -70,7 +70,7 @@ public sealed class RedisGate : DelegatingStockEngine
                 throw new RedisStoreException($"{redis.Server} is set to maxmemory-policy {policy}, by which it may throw away what the gate must remember; set it to noeviction.");
             }
 
-            await gate._node.StartAsync(gate.FindEndAsync, gate.HasEntryAsync, cancellationToken).ConfigureAwait(false);
+            await gate._node.StartAsync(token => FindEndAsync(inner, token), gate.HasEntryAsync, cancellationToken).ConfigureAwait(false);
             gate._follower.Start();
             return gate;
         }
@@ -201,9 +201,9 @@ public sealed class RedisGate : DelegatingStockEngine
         await _redis.DisposeAsync().ConfigureAwait(false);
     }
 
-    private async ValueTask<string> FindEndAsync(CancellationToken cancellationToken)
+    /// <summary>Where a store's ledger ends at present; empty where it begins, or the store can't tell.</summary>
+    internal static async ValueTask<string> FindEndAsync(IStockEngine store, CancellationToken cancellationToken)
     {
-        var store = Inner;
         while (store is DelegatingStockEngine layer)
         {
             store = layer.Inner;
