@@ -21,6 +21,9 @@ public class HoldfastOptions
     /// <summary>How reservations whose time has passed are released.</summary>
     public SweeperOptions Sweeper { get; set; } = new();
 
+    /// <summary>How the copies of a gate are compared with the store, where the scheme has a gate.</summary>
+    public ReconciliationOptions Reconciliation { get; set; } = new();
+
     /// <summary>How long a health probe waits for the store, 10 milliseconds to 1 minute. Default 2 s.</summary>
     public TimeSpan HealthTimeout { get; set; } = TimeSpan.FromSeconds(2);
 
@@ -44,6 +47,7 @@ public class HoldfastOptions
         }
 
         Sweeper.AddProblems(problems);
+        Reconciliation.AddProblems(problems);
         if (HealthTimeout < TimeSpan.FromMilliseconds(10) || HealthTimeout > TimeSpan.FromMinutes(1))
         {
             problems.Add($"{SectionName}:HealthTimeout is {HealthTimeout}; it must be from 10 milliseconds to 1 minute.");

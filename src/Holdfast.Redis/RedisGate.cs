@@ -89,6 +89,15 @@ public sealed class RedisGate : DelegatingStockEngine
         return RedisConnection.NameOf(options.Redis);
     }
 
+    /// <summary>Opens what compares this gate's copies with the store behind it; it works beside the gate, and does not outlive it.</summary>
+    /// <param name="options">How fast it goes.</param>
+    /// <param name="logger">Told of every repair; nobody by default.</param>
+    /// <param name="cancellationToken">Stops the opening.</param>
+    /// <exception cref="ArgumentException">An option is out of its bounds.</exception>
+    /// <exception cref="RedisStoreException">Redis can't be reached.</exception>
+    public ValueTask<RedisGateReconciler> OpenReconcilerAsync(RedisGateReconcilerOptions? options = null, ILogger<RedisGateReconciler>? logger = null, CancellationToken cancellationToken = default) =>
+        RedisGateReconciler.OpenAsync(Inner, _options, options, _clock, logger, cancellationToken);
+
     /// <summary>Whether the gate refuses by itself at present: all copies and ids are loaded and young, and every process is heard.</summary>
     public bool IsSure
     {

@@ -33,6 +33,7 @@ internal static class Routes
         var commands = new CommandEndpoints(engine, bounds);
         var reads = new ReadEndpoints(engine, services.GetRequiredService<OpenedSchemeAccessor>(), bounds);
         var batch = new BatchEndpoint(engine, options.Http, app.Lifetime, services.GetRequiredService<ILogger<BatchEndpoint>>());
+        var reconciliation = new ReconciliationEndpoint(services.GetRequiredService<GateReconciliation>(), services.GetService<TimeProvider>() ?? TimeProvider.System);
         var health = new HealthEndpoints(services.GetRequiredService<HealthCheckService>(), services.GetService<TimeProvider>() ?? TimeProvider.System);
         var keys = new ApiKeys(options.ApiKeys);
 
@@ -175,6 +176,20 @@ internal static class Routes
             AnswerDescription = "The operation.",
             Problems = [(StatusCodes.Status404NotFound, "UnknownOperation: nothing was applied under this id. That is no verdict: it may still arrive; only cancel or abandon closes it.")],
         });
+        app.MapGet("/v1/reconciliation", Guard.With(keys, Roles.Read, reconciliation.ReadAsync)).WithMetadata(
+            new EndpointDoc("reconciliation", Operating, "How the gate of the scheme cached compares with its store.")
+            {
+                Description = "What the last comparison found; asking starts none. Copies that lag behind the traffic, or are not loaded, are no differences.",
+                Role = Roles.Read,
+                Answer = ApiSchemas.Reconciliation,
+                AnswerDescription = "The last comparison that came to its end.",
+                Problems =
+                [
+                    s_invalid,
+                    (StatusCodes.Status404NotFound, "NothingToReconcile: the scheme keeps nothing twice, or this server does not compare."),
+                    (StatusCodes.Status503ServiceUnavailable, "NotReconciledYet: none has come to its end since the start; ask again."),
+                ],
+            });
         app.MapGet("/v1/info", Guard.With(keys, Roles.None, reads.InfoAsync)).WithMetadata(
             new EndpointDoc("info", Operating, "What runs here: scheme, store, guarantees.") { Answer = ApiSchemas.Info, AnswerDescription = "About this server." });
         app.MapGet("/health/live", HealthEndpoints.LiveAsync).WithMetadata(

@@ -19,6 +19,7 @@ internal static class ApiSchemas
     public const string FlowPage = "FlowPage";
     public const string Info = "ServerInfo";
     public const string Health = "Health";
+    public const string Reconciliation = "Reconciliation";
     public const string Key = "Key";
     public const string Cursor = "Cursor";
     public const string Limit = "Limit";
@@ -117,11 +118,28 @@ internal static class ApiSchemas
             [Info] = Object(
                 ("name", Text_()), ("version", Text_()), ("scheme", Text_()), ("store", Text_()), ("durability", Text_()),
                 ("traits", Array(OneOf(Enum.GetValues<StockTraits>().Where(trait => int.PopCount((int)trait) == 1).Select(trait => trait.ToString()))))),
+            [Reconciliation] = Object(
+                ("at", Ref(Time)), ("seconds", Seconds("How long it took.")), ("lastFailed", Boolean()), ("clean", Boolean()), ("open", Boolean()),
+                ("skus", Units()), ("same", Units()), ("lagging", Units()), ("unloaded", Units()), ("differing", Units()), ("units", Units()),
+                ("oldestSeconds?", Seconds("For how long the oldest difference has been known.")),
+                ("differences", Array(Object(
+                    ("sku", Ref(Key)),
+                    ("kind", OneOf(Enum.GetValues<GateDifferenceKind>().Where(kind => kind != GateDifferenceKind.None).Select(Endpoints.ReconciliationEndpoint.KindName))),
+                    ("units", Units()), ("since", Ref(Time)), ("stored", Side()), ("copy", Side()))))),
             [Health] = Object(("status", OneOf(["Healthy", "Degraded", "Unhealthy"])), ("checks?", new OpenApiSchema { Type = JsonSchemaType.Object, AdditionalProperties = Text_() })),
         };
     }
 
     private static OpenApiSchema Units() => Integer(0, StockLimits.MaxSupplied);
+
+    private static OpenApiSchema Seconds(string description) => new() { Type = JsonSchemaType.Number, Minimum = "0", Description = description };
+
+    /// <summary>One side of a comparison; a number that can't be read is null.</summary>
+    private static OpenApiSchema Side()
+    {
+        static OpenApiSchema Number() => new() { Type = JsonSchemaType.Integer | JsonSchemaType.Null, Format = "int64" };
+        return Object(("version", Number()), ("available", Number()), ("reserved", Number()));
+    }
 
     private static OpenApiSchema Text_() => new() { Type = JsonSchemaType.String };
 
