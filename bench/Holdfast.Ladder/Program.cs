@@ -22,6 +22,9 @@ AddPostgreSqlRung("postgres-zipf", "Carts over 10,000 SKUs, on PostgreSQL.", Pos
 AddRungCommand("postgres-open", "Latency at half of the capacity measured in the same run, open loop, on PostgreSQL.", 1_024, PostgreSqlOpenLoop.RunAsync);
 AddPostgreSqlRung("postgres-processes", "Three processes on one PostgreSQL and one hot SKU against one process.", PostgreSqlProcesses.Hot, callers: 1_024);
 AddPostgreSqlRung("postgres-processes-carts", "The same with carts over 10,000 SKUs: no deadlock may reach a caller.", PostgreSqlProcesses.Carts, callers: 1_024);
+AddPostgreSqlRung("gate-soldout", "Refusals of a sold-out SKU over HTTP: the scheme cached against batched, on PostgreSQL.", GateRungs.SoldOut, callers: 1_024);
+AddPostgreSqlRung("gate-ample", "Accepted deductions over HTTP, which a gate can only make slower: cached against batched, on PostgreSQL.", GateRungs.Ample, callers: 1_024);
+AddPostgreSqlRung("gate-reads", "Stock of one of 100,000 SKUs a call: through Redis against PostgreSQL.", GateRungs.Reads, callers: 1_024);
 AddRung("http", "Single POST /v1/deductions against an endpoint that does nothing.", HttpRungs.Deductions, callers: 256);
 AddRung("http-read", "GET /v1/stock/{sku} against an endpoint that does nothing.", HttpRungs.Reads, callers: 256);
 AddRung("http-client", "Holdfast.Client against single requests.", HttpRungs.ThroughClient, callers: 256);
@@ -51,6 +54,11 @@ AddFault(
     "Three server processes on one PostgreSQL and one hot SKU: together they sell exactly what there is.",
     [new("--units", "How many units there are.", 5_000), new("--callers", "How many buy at once.", 48), new("--seed", "What commands hang on.", 1)],
     (values, _, output, token) => NodesRun.RunAsync(values[0], values[1], values[2], output, token));
+AddFault(
+    "gate-rebuild",
+    "FLUSHALL under a gate with a full catalogue while the sale goes on: the longest pause of the sale, and how long the store refuses instead.",
+    [new("--skus", "How many SKUs.", 100_000), new("--callers", "How many buy at once.", 64), new("--seed", "What commands hang on.", 1)],
+    (values, _, output, token) => GateRebuildRun.RunAsync(values[0], values[1], values[2], output, token));
 AddFault(
     "durability",
     "Counts the server's flushes to disk (strace) against its commits.",

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.InteropServices;
 using StackExchange.Redis;
 
 namespace Holdfast.Redis;
@@ -16,11 +17,19 @@ internal readonly record struct GateRow(string Sku, long Version, long Available
 /// <param name="Last">The last entry that was read.</param>
 internal readonly record struct GatePass(string From, string To, long Fresh, FlowEntry? Last = null);
 
+/// <summary>A copy as it is read for a page.</summary>
+/// <param name="Level">The row.</param>
+/// <param name="Age">How old it may be; the largest there is when there is no copy.</param>
+[StructLayout(LayoutKind.Auto)]
+internal readonly record struct GatePageRow(StockLevel Level, TimeSpan Age);
+
 /// <summary>The copies of the stock in Redis. Thread-safe.</summary>
 internal sealed class GateCopies(RedisConnection redis, RedisKey[] keys, RedisGateOptions options)
 {
     /// <summary>SKUs of one call: scripts hold everybody else up while they run.</summary>
     public const int MostRows = 500;
+
+    private readonly StockReads<GatePageRow> _reads = new((skus, cancellationToken) => ReadAsync(redis, keys, skus, cancellationToken));
 
     /// <summary>Hands rows over; see gate-levels.lua for the answer.</summary>
     public async Task<long> PushAsync(long epoch, IReadOnlyList<GateRow> rows, long readAt, GatePass pass, IReadOnlyCollection<string> ids, CancellationToken cancellationToken)
@@ -47,35 +56,30 @@ internal sealed class GateCopies(RedisConnection redis, RedisKey[] keys, RedisGa
         return (long)await redis.RunAsync(GateScripts.Levels, keys, arguments, cancellationToken).ConfigureAwait(false);
     }
 
-    /// <summary>Reads copies that are young enough; <see langword="null"/> for a SKU whose copy is not.</summary>
-    public async Task<StockLevel?[]> ReadAsync(IReadOnlyList<string> skus, TimeSpan maxStaleness, CancellationToken cancellationToken)
+    /// <summary>Reads copies; those of many callers go together.</summary>
+    public Task<IReadOnlyList<GatePageRow>> ReadAsync(IReadOnlyList<string> skus, CancellationToken cancellationToken) => _reads.ReadAsync(skus, cancellationToken);
+
+    private static async Task<GatePageRow[]> ReadAsync(RedisConnection redis, RedisKey[] keys, IReadOnlyList<string> skus, CancellationToken cancellationToken)
     {
-        var arguments = new RedisValue[1 + skus.Count];
-        arguments[0] = (long)Math.Min(maxStaleness.TotalMilliseconds, int.MaxValue);
-        for (var i = 0; i < skus.Count; i++)
+        var arguments = new RedisValue[skus.Count];
+        for (var i = 0; i < arguments.Length; i++)
         {
-            arguments[1 + i] = skus[i];
+            arguments[i] = skus[i];
         }
 
         var answers = (RedisResult[])await redis.RunAsync(GateScripts.Read, keys, arguments, cancellationToken).ConfigureAwait(false);
-        var levels = new StockLevel?[skus.Count];
-        for (var i = 0; i < levels.Length; i++)
+        var copies = new GatePageRow[answers.Length];
+        for (var i = 0; i < copies.Length; i++)
         {
-            if ((string[])answers[i] is { Length: > 0 } fields)
-            {
-                levels[i] = new()
-                {
-                    Sku = skus[i],
-                    Version = Number(fields[0]),
-                    Available = Number(fields[1]),
-                    Reserved = Number(fields[2]),
-                    Restocked = Number(fields[3]),
-                    Adjusted = Number(fields[4]),
-                };
-            }
+            var fields = (string[])answers[i];
+            copies[i] = fields.Length == 0
+                ? new(default, TimeSpan.MaxValue)
+                : new(
+                    new() { Sku = skus[i], Version = Number(fields[0]), Available = Number(fields[1]), Reserved = Number(fields[2]), Restocked = Number(fields[3]), Adjusted = Number(fields[4]) },
+                    TimeSpan.FromMilliseconds(Number(fields[5])));
         }
 
-        return levels;
+        return copies;
     }
 
     private static long Number(string text) => long.Parse(text, CultureInfo.InvariantCulture);

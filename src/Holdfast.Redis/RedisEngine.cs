@@ -24,7 +24,7 @@ public sealed partial class RedisEngine : IStockEngine
     private readonly TimeProvider _clock;
     private readonly ILogger _logger;
     private readonly RedisKey[] _meta;
-    private readonly StockReads _stockReads;
+    private readonly StockReads<StockLevel> _stockReads;
     private string _identity = "";
 
     /// <summary>The highest store time that this engine has seen.</summary>

@@ -143,10 +143,10 @@ public sealed class RedisGate : DelegatingStockEngine
             return await Inner.GetStockAsync(skus, options, cancellationToken).ConfigureAwait(false);
         }
 
-        StockLevel?[] copies;
+        IReadOnlyList<GatePageRow> copies;
         try
         {
-            copies = await _copies.ReadAsync(skus, options.MaxStaleness, cancellationToken).ConfigureAwait(false);
+            copies = await _copies.ReadAsync(skus, cancellationToken).ConfigureAwait(false);
         }
         catch (RedisStoreException e)
         {
@@ -154,20 +154,26 @@ public sealed class RedisGate : DelegatingStockEngine
             return await Inner.GetStockAsync(skus, options, cancellationToken).ConfigureAwait(false);
         }
 
+        var levels = new StockLevel[copies.Count];
         var missing = new List<string>();
-        for (var i = 0; i < copies.Length; i++)
+        for (var i = 0; i < levels.Length; i++)
         {
-            if (copies[i] is null)
+            levels[i] = copies[i].Level;
+            if (copies[i].Age > options.MaxStaleness)
             {
                 missing.Add(skus[i]);
             }
         }
 
-        var read = missing.Count == 0 ? [] : await Inner.GetStockAsync(missing, options, cancellationToken).ConfigureAwait(false);
-        var levels = new StockLevel[copies.Length];
+        if (missing.Count == 0)
+        {
+            return levels;
+        }
+
+        var read = await Inner.GetStockAsync(missing, options, cancellationToken).ConfigureAwait(false);
         for (int i = 0, next = 0; i < levels.Length; i++)
         {
-            levels[i] = copies[i] ?? read[next++];
+            levels[i] = copies[i].Age > options.MaxStaleness ? read[next++] : levels[i];
         }
 
         foreach (var level in read)

@@ -4,14 +4,16 @@ namespace Holdfast.Redis;
 /// Puts the reads that wait at one moment into one call. No timer and no minimum: a lone read goes at once, and what comes
 /// while calls are under way goes with the next. Equal SKUs are not merged. Thread-safe.
 /// </summary>
-internal sealed class StockReads(Func<IReadOnlyList<string>, CancellationToken, Task<StockLevel[]>> read)
+/// <typeparam name="T">What is read of a SKU.</typeparam>
+/// <param name="read">Reads one call's SKUs.</param>
+internal sealed class StockReads<T>(Func<IReadOnlyList<string>, CancellationToken, Task<T[]>> read)
 {
     private readonly Lock _lock = new();
     private readonly Queue<Waiting> _waiting = new();
     private int _waitingSkus;
     private int _underWay;
 
-    public async Task<IReadOnlyList<StockLevel>> ReadAsync(IReadOnlyList<string> skus, CancellationToken cancellationToken)
+    public async Task<IReadOnlyList<T>> ReadAsync(IReadOnlyList<string> skus, CancellationToken cancellationToken)
     {
         if (skus.Count > Tuning.SkusPerCall)
         {
@@ -45,9 +47,9 @@ internal sealed class StockReads(Func<IReadOnlyList<string>, CancellationToken, 
         return await waiting.Task.WaitAsync(cancellationToken).ConfigureAwait(false);
     }
 
-    private async Task<IReadOnlyList<StockLevel>> ReadManyAsync(IReadOnlyList<string> skus, CancellationToken cancellationToken)
+    private async Task<IReadOnlyList<T>> ReadManyAsync(IReadOnlyList<string> skus, CancellationToken cancellationToken)
     {
-        var levels = new List<StockLevel>(skus.Count);
+        var levels = new List<T>(skus.Count);
         foreach (var some in skus.Chunk(Tuning.SkusPerCall))
         {
             levels.AddRange(await read(some, cancellationToken).ConfigureAwait(false));
@@ -88,7 +90,7 @@ internal sealed class StockReads(Func<IReadOnlyList<string>, CancellationToken, 
                 var at = 0;
                 foreach (var each in batch)
                 {
-                    each.SetResult(new ArraySegment<StockLevel>(levels, at, each.Skus.Count));
+                    each.SetResult(new ArraySegment<T>(levels, at, each.Skus.Count));
                     at += each.Skus.Count;
                 }
             }
@@ -103,7 +105,7 @@ internal sealed class StockReads(Func<IReadOnlyList<string>, CancellationToken, 
         }
     }
 
-    private sealed class Waiting(IReadOnlyList<string> skus) : TaskCompletionSource<IReadOnlyList<StockLevel>>(TaskCreationOptions.RunContinuationsAsynchronously)
+    private sealed class Waiting(IReadOnlyList<string> skus) : TaskCompletionSource<IReadOnlyList<T>>(TaskCreationOptions.RunContinuationsAsynchronously)
     {
         public IReadOnlyList<string> Skus { get; } = skus;
     }

@@ -35,6 +35,9 @@ internal sealed record CommandLine
                 case "--store":
                     line.Settings[$"{HoldfastOptions.SectionName}:Store"] = value ?? Next(args, ref i);
                     break;
+                case "--gate":
+                    line.Settings[$"{HoldfastOptions.SectionName}:Gate:Redis"] = value ?? Next(args, ref i);
+                    break;
                 case "--urls":
                     line.Settings["urls"] = value ?? Next(args, ref i);
                     break;
@@ -55,13 +58,15 @@ internal sealed record CommandLine
             Holdfast.Server {HoldfastServer.Version}: inventory deduction over HTTP. Without arguments it serves
             {HoldfastServer.DefaultUrl} with the scheme '{SchemeCatalog.DefaultScheme}' and keeps its data in ./holdfast-data.
 
-            Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--urls URLS]
+            Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--gate HOST:PORT] [--urls URLS]
 
               --scheme NAME   how commands are executed (default {SchemeCatalog.DefaultScheme})
             {schemes}
 
               --store STORE   what keeps the truth (each scheme has its own default)
             {stores}
+
+              --gate HOST:PORT  the Redis server of the scheme 'cached' (default localhost:6379)
 
               --urls URLS     where to listen, several separated by ';' (default {HoldfastServer.DefaultUrl});
                               beyond loopback, configure API keys
