@@ -18,7 +18,7 @@ internal static class GateRebuildRun
     {
         output.Heading(
             string.Create(CultureInfo.InvariantCulture, $"gate-rebuild: FLUSHALL under a gate with {skus:#,##0} SKUs while the sale goes on"),
-            $"one process, PostgreSQL with group commit behind the gate, {callers} buyers of {HotSkus} SKUs that are nearly always sold out; every third success is sent again, and each is given back; seed {seed}",
+            $"one process, PostgreSQL with group commit behind the gate, {callers} buyers of {HotSkus} SKUs that are nearly always sold out, a unit restocked now and then; every third success is sent again, every fourth given back; seed {seed}",
             "bounds: audits pass (no oversell, no false sold-out, no retry refused), the gate equals the store again");
         var database = await BenchDatabase.StartAsync().ConfigureAwait(false);
         await using var disposing = database.ConfigureAwait(false);
@@ -38,7 +38,7 @@ internal static class GateRebuildRun
         var engine = history.Record(gate);
         await engine.RestockAsync("opening", [.. Enumerable.Range(0, HotSkus).Select(i => new StockLine($"hot-{i}", 20))], cancellationToken: cancellationToken).ConfigureAwait(false);
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var load = Task.WhenAll(Enumerable.Range(0, callers).Select(i => BuyAsync(engine, i, seed, stop.Token)));
+        var load = Task.WhenAll([.. Enumerable.Range(0, callers).Select(i => BuyAsync(engine, i, seed, stop.Token)), RestockAsync(engine, stop.Token)]);
         await Callers.WorkForAsync(load, TimeSpan.FromSeconds(4), cancellationToken).ConfigureAwait(false);
         var before = gate.Counts;
         var flushedAt = Stopwatch.GetTimestamp();
@@ -87,10 +87,26 @@ internal static class GateRebuildRun
                 await DecideAsync(engine, StockCommand.Deduct(id, [new(sku, 1)])).ConfigureAwait(false);
             }
 
-            if (sold.IsApplied)
+            if (sold.IsApplied && random.Next(4) == 0)
             {
                 await DecideAsync(engine, StockCommand.Refund(Text($"f{number}-{i}"), id, [new(sku, 1)])).ConfigureAwait(false);
             }
+        }
+    }
+
+    private static async Task RestockAsync(IStockEngine engine, CancellationToken stop)
+    {
+        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(250));
+        try
+        {
+            for (var i = 0; await timer.WaitForNextTickAsync(stop).ConfigureAwait(false); i++)
+            {
+                await DecideAsync(engine, StockCommand.Restock(Text($"restock-{i}"), [new($"hot-{i % HotSkus}", 1)])).ConfigureAwait(false);
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            // The sale is over.
         }
     }
 
