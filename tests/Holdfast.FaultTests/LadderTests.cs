@@ -25,6 +25,9 @@ public sealed class LadderTests
     [Fact]
     public Task Three_server_processes_sell_one_hot_sku() => RunAsync(output => NodesRun.RunAsync(units: 500, callers: 24, Seed, output, Token));
 
+    [Fact]
+    public Task A_gate_that_loses_everything_in_mid_sale() => RunAsync(output => GateRebuildRun.RunAsync(skus: 3_000, callers: 16, Seed, output, Token));
+
     private static async Task RunAsync(Func<Output, Task<bool>> run)
     {
         var report = new StringWriter();
