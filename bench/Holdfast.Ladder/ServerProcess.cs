@@ -55,7 +55,7 @@ internal sealed partial class ServerProcess : IAsyncDisposable
     public static Task<ServerProcess> StartEmptyAsync()
     {
         var address = Loopback(FreePort());
-        return StartAsync([Dotnet, Assembly.GetExecutingAssembly().Location, "serve-empty", address.AbsoluteUri], address, EmptyServer.Path, ("DOTNET_gcServer", "1"), ("DOTNET_GCDynamicAdaptationMode", "1"));
+        return StartAsync([Dotnet, Assembly.GetExecutingAssembly().Location, "serve-empty", address.AbsoluteUri], address, EmptyServer.Path, ("DOTNET_gcServer", "1"), ("DOTNET_GCDynamicAdaptationMode", "1"), ("DOTNET_TieredPGO", "0"));
     }
 
     public static int FreePort()

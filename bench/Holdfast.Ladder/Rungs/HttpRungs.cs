@@ -51,7 +51,7 @@ internal static class HttpRungs
     private static string[] Settings(RungOptions options) =>
     [
         options.Describe(),
-        $"server: its own process, scheme {Scheme} on a new SQLite file with synchronous=FULL, under {Path.GetTempPath()}; the empty endpoint: Kestrel in a process of its own, same garbage collector",
+        $"server: its own process, scheme {Scheme} on a new SQLite file with synchronous=FULL, under {Path.GetTempPath()}; the empty endpoint: Kestrel in a process of its own, same settings of the runtime",
         "generator: one keep-alive connection a caller, HTTP/1.1 over bare sockets, on the same machine, the same for both sides",
     ];
 
