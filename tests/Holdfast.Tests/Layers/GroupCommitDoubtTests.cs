@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Holdfast.Testing;
 
 namespace Holdfast.Tests.Layers;
@@ -68,7 +69,12 @@ public sealed class GroupCommitDoubtTests
     {
         // Time stands still, so nothing that paused is tried again.
         var clock = new ManualTimeProvider();
-        await using var store = new Scripted(() => StockStatus.InDoubt);
+        var attempts = 0;
+        await using var store = new Scripted(() =>
+        {
+            Interlocked.Increment(ref attempts);
+            return StockStatus.InDoubt;
+        });
         await using var group = new GroupCommit(store, new() { MaxQueuedCommands = 10 }, clock);
         var token = TestContext.Current.CancellationToken;
         var inDoubt = new List<Task<StockResult>>();
@@ -80,10 +86,16 @@ public sealed class GroupCommitDoubtTests
             if (call.IsCompleted)
             {
                 refused = await call;
+                break;
             }
-            else
+
+            // Tried twice, it pauses and stands in no queue: without being counted it would never stop the next caller.
+            inDoubt.Add(call);
+            var patience = Stopwatch.StartNew();
+            while (Volatile.Read(ref attempts) < 2 * inDoubt.Count)
             {
-                inDoubt.Add(call);
+                patience.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(60));
+                await Task.Delay(1, token);
             }
         }
 
