@@ -24,6 +24,9 @@ internal sealed record Rung
     /// <summary>The ratio subject / baseline must be at least this.</summary>
     public required double Bound { get; init; }
 
+    /// <summary>The subject must do at least so many a second; 0 where only the ratio counts.</summary>
+    public double Least { get; init; }
+
     public required Func<CancellationToken, Task<Measured>> Subject { get; init; }
 
     public required Func<CancellationToken, Task<Measured>> Baseline { get; init; }
@@ -66,12 +69,12 @@ internal static class Pairs
         var medianRatio = Median([.. rows.Select(row => row.Ratio)]);
         var medianSubject = Median([.. rows.Select(row => row.Subject.PerSecond)]);
         var medianBaseline = Median([.. rows.Select(row => row.Baseline.PerSecond)]);
-        var reached = medianRatio >= rung.Bound;
+        var reached = medianRatio >= rung.Bound && medianSubject >= rung.Least;
         output.Line();
         if (audited)
         {
             output.Line($"median{Output.Show(medianSubject),30}{Output.Show(medianBaseline),30}{medianRatio,10:0.000}   (ratio: the median of the pairs' ratios)");
-            output.Line($"bound: at least {rung.Bound:0.###}: {(reached ? "reached" : "NOT reached")}");
+            output.Line($"bound: at least {rung.Bound:0.###}{(rung.Least > 0 ? $", and {Output.Show(rung.Least)}/s" : "")}: {(reached ? "reached" : "NOT reached")}");
         }
         else
         {
@@ -89,6 +92,7 @@ internal static class Pairs
             medianBaseline = audited ? Math.Round(medianBaseline, 1) : (double?)null,
             ratio = audited ? Math.Round(medianRatio, 4) : (double?)null,
             bound = rung.Bound,
+            least = rung.Least,
             passed = audited && reached,
         }).ConfigureAwait(false);
         return audited && reached;

@@ -25,6 +25,9 @@ AddPostgreSqlRung("postgres-processes-carts", "The same with carts over 10,000 S
 AddPostgreSqlRung("gate-soldout", "Refusals of a sold-out SKU over HTTP: the scheme cached against batched, on PostgreSQL.", GateRungs.SoldOut, callers: 1_024);
 AddPostgreSqlRung("gate-ample", "Accepted deductions over HTTP, which a gate can only make slower: cached against batched, on PostgreSQL.", GateRungs.Ample, callers: 1_024);
 AddPostgreSqlRung("gate-reads", "Stock of one of 100,000 SKUs a call: through Redis against PostgreSQL.", GateRungs.Reads, callers: 1_024);
+AddRung("redis", "Redis under group commit against a one-deduction script a call that writes the same.", RedisRungs.Same, callers: 1_024);
+AddRung("redis-minimal", "The same against a script of duplicate marker and counter only; reported.", RedisRungs.Minimal, callers: 1_024);
+AddRung("redis-reads", "GetStock of one SKU a call, 100,000 SKUs.", RedisRungs.Reads, callers: 1_024);
 AddRung("http", "Single POST /v1/deductions against an endpoint that does nothing.", HttpRungs.Deductions, callers: 256);
 AddRung("http-read", "GET /v1/stock/{sku} against an endpoint that does nothing.", HttpRungs.Reads, callers: 256);
 AddRung("http-client", "Holdfast.Client against single requests.", HttpRungs.ThroughClient, callers: 256);

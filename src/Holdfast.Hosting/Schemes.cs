@@ -57,7 +57,7 @@ public static class SchemeCatalog
         new("redis",
             "all of it in Redis, in Lua: the fastest over a network, and as durable as that Redis is set to be",
             stores: [StoreKinds.Redis],
-            layers: (engine, options) => engine.UseTelemetry().UseGroupCommit(options.GroupCommit)),
+            layers: (engine, options) => engine.UseTelemetry().UseGroupCommit(SeveralAtOnce(options.GroupCommit))),
     ];
 
     /// <summary>The scheme that is taken for a store when none is named: <see cref="DefaultScheme"/>, or the first that runs on a store which that one does not run on.</summary>
@@ -138,6 +138,19 @@ public static class SchemeCatalog
 
         return kind.LocationProblem(location) is { } problem ? $"Store '{Shown(store)}' {problem}; it is written {kind.Form}." : null;
     }
+
+    /// <summary>For a store over a network without transactions: while one call is answered, the next ones are on their way. More than the default, unless more was asked for.</summary>
+    private static GroupCommitOptions SeveralAtOnce(GroupCommitOptions asked) => new()
+    {
+        MaxQueuedCommands = asked.MaxQueuedCommands,
+        MaxBatchCommands = asked.MaxBatchCommands,
+        MaxConcurrentBatches = Math.Max(asked.MaxConcurrentBatches, 8),
+        QueueTimeout = asked.QueueTimeout,
+        CallTimeout = asked.CallTimeout,
+        RetryTimeout = asked.RetryTimeout,
+        RetryDelay = asked.RetryDelay,
+        ShutdownTimeout = asked.ShutdownTimeout,
+    };
 
     /// <summary>The part of a store text before its colon.</summary>
     private static string KindOf(string store) => store.IndexOf(':', StringComparison.Ordinal) is >= 0 and var colon ? store[..colon] : store;

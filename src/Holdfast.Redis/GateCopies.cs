@@ -29,7 +29,7 @@ internal sealed class GateCopies(RedisConnection redis, RedisKey[] keys, RedisGa
     /// <summary>SKUs of one call: scripts hold everybody else up while they run.</summary>
     public const int MostRows = 500;
 
-    private readonly StockReads<GatePageRow> _reads = new((skus, cancellationToken) => ReadAsync(redis, keys, skus, cancellationToken));
+    private readonly StockReads<GatePageRow> _reads = new((skus, cancellationToken) => ReadAsync(redis, keys, skus, cancellationToken), options.CallTimeout * 2, TimeProvider.System);
 
     /// <summary>Hands rows over; see gate-levels.lua for the answer.</summary>
     public async Task<long> PushAsync(long epoch, IReadOnlyList<GateRow> rows, long readAt, GatePass pass, IReadOnlyCollection<string> ids, CancellationToken cancellationToken)

@@ -6,6 +6,9 @@ namespace Holdfast.Redis;
 /// <summary>Writes commands and SKUs as MessagePack, the form that Redis's Lua reads fastest. Not thread-safe.</summary>
 internal sealed class PackWriter
 {
+    /// <summary>Stands for a deduction of one line without a note.</summary>
+    private const int PlainDeduction = 9;
+
     private byte[] _bytes = new byte[1_024];
     private int _length;
 
@@ -13,15 +16,30 @@ internal sealed class PackWriter
     public static byte[] Write(ReadOnlySpan<StockCommand> commands)
     {
         var writer = new PackWriter();
-        writer.Array(commands.Length);
+        var values = 0;
         foreach (var command in commands)
         {
-            writer.Array(5 + (2 * command.Lines.Length));
-            writer.Number((int)command.Verb);
-            writer.Text(command.Id);
-            writer.Number(command.TimeToLiveMilliseconds);
-            writer.Text(command.IsTransition ? "" : command.Target ?? "");
-            writer.Text(command.Note ?? "");
+            values += IsPlain(command) ? 4 : 6 + (2 * command.Lines.Length);
+        }
+
+        writer.Array(values);
+        foreach (var command in commands)
+        {
+            if (IsPlain(command))
+            {
+                writer.Number(PlainDeduction);
+                writer.Text(command.Id);
+            }
+            else
+            {
+                writer.Number((int)command.Verb);
+                writer.Text(command.Id);
+                writer.Number(command.TimeToLiveMilliseconds);
+                writer.Text(command.IsTransition ? "" : command.Target ?? "");
+                writer.Text(command.Note ?? "");
+                writer.Number(command.Lines.Length);
+            }
+
             foreach (var (sku, quantity) in command.Lines)
             {
                 writer.Text(sku);
@@ -44,6 +62,8 @@ internal sealed class PackWriter
 
         return writer._bytes[..writer._length];
     }
+
+    private static bool IsPlain(StockCommand command) => command is { Verb: StockVerb.Deduct, Lines.Length: 1, Note: null };
 
     private void Array(int count)
     {

@@ -1,4 +1,3 @@
-using System.Diagnostics.CodeAnalysis;
 using Holdfast.Redis;
 using Microsoft.Extensions.Logging;
 using StackExchange.Redis;
@@ -137,11 +136,9 @@ public sealed partial class RedisEngine
         {
             throw new RedisStoreException(reason, CallFailure.Refused);
         }
-
-        // What was gone may have been restored: the next call finds out.
     }
 
-    [SuppressMessage("Usage", "CA2201", Justification = "It is made here and thrown by the caller.")]
+    /// <summary>Says so once, until an answer shows that the store is back; the next call finds out by itself.</summary>
     private RedisStoreException Gone(RedisStoreException e)
     {
         var message = $"{Server}: the store is gone (FLUSHALL, or a server without its files): restore its files, or open it anew to begin with an empty one.";

@@ -38,7 +38,7 @@ public sealed partial class RedisEngine : IStockEngine
         _logger = logger;
         _meta = [$"{{{options.Name}}}:meta"];
         _remembered = new(options.RememberedOperations);
-        _stockReads = new(ReadStockAsync);
+        _stockReads = new(ReadStockAsync, options.CallTimeout * 2, clock);
     }
 
     /// <inheritdoc/>
@@ -194,6 +194,12 @@ public sealed partial class RedisEngine : IStockEngine
         var now = reader.Number(6);
         Raise(ref _highest, now);
         Raise(ref _journalEnd, reader.Number(6));
+        if (Volatile.Read(ref _isGone))
+        {
+            Volatile.Write(ref _isGone, false);
+            _logger.LogInformation("{Server}: the store is back.", Server);
+        }
+
         return now;
     }
 

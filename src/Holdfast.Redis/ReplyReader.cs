@@ -55,6 +55,10 @@ internal ref struct ReplyReader(ReadOnlySpan<byte> bytes)
             case 2:
                 var line = Short();
                 return StockResult.Refused(status, command.Lines[line].Sku, Number(7));
+            case 4:
+                var plain = new LineBalance[] { new(command.Lines[0].Sku, Number(7)) };
+                Take(13);
+                return Acknowledged(new() { Status = status, Left = ImmutableCollectionsMarshal.AsImmutableArray(plain) });
             case 1 or 3:
                 var left = new LineBalance[Short()];
                 for (var i = 0; i < left.Length; i++)

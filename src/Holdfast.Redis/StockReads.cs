@@ -6,7 +6,9 @@ namespace Holdfast.Redis;
 /// </summary>
 /// <typeparam name="T">What is read of a SKU.</typeparam>
 /// <param name="read">Reads one call's SKUs.</param>
-internal sealed class StockReads<T>(Func<IReadOnlyList<string>, CancellationToken, Task<T[]>> read)
+/// <param name="timeout">Longest wait of one read.</param>
+/// <param name="clock">The clock of the waits.</param>
+internal sealed class StockReads<T>(Func<IReadOnlyList<string>, CancellationToken, Task<T[]>> read, TimeSpan timeout, TimeProvider clock)
 {
     private readonly Lock _lock = new();
     private readonly Queue<Waiting> _waiting = new();
@@ -43,8 +45,15 @@ internal sealed class StockReads<T>(Func<IReadOnlyList<string>, CancellationToke
             _ = SendAsync();
         }
 
-        // Bounded, since each call is; a caller that stops waiting leaves its read behind, which harms nobody.
-        return await waiting.Task.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            // A caller that stops waiting leaves its read behind, which harms nobody.
+            return await waiting.Task.WaitAsync(timeout, clock, cancellationToken).ConfigureAwait(false);
+        }
+        catch (TimeoutException e)
+        {
+            throw new RedisStoreException($"The stock could not be read within {timeout.TotalSeconds:0.###} s; try again later.", CallFailure.NotSent, e);
+        }
     }
 
     private async Task<IReadOnlyList<T>> ReadManyAsync(IReadOnlyList<string> skus, CancellationToken cancellationToken)

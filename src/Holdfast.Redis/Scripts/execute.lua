@@ -1,12 +1,15 @@
--- Decides commands in order and writes what they change. Argument 5: the commands (MessagePack); each is
--- [verb, id, time to live, target, note, SKU, units, SKU, units, ...].
+-- Decides commands in order and writes what they change. Argument 5: the commands, all in one array (MessagePack); each is
+--   verb, id, time to live, target, note, lines, then SKU and units of each line; or, for a deduction of one line without
+--   a note, as nearly all are: 9, id, SKU, units.
 -- Answers: now(6) end(6) decided(2), then one result for each command that was decided: those after them are to be sent
 -- again, since the bound of work for one call was reached. A result is status(1) original(1) form(1), then
---   form 0 nothing; form 1 lines(2) left(7)...; form 2 line(2) available(7); form 3 lines(2) [SKU(1+) left(7)]...
+--   form 0 nothing; form 1 lines(2) left(7)...; form 2 line(2) available(7); form 3 lines(2) [SKU(1+) left(7)]...; form 4 one line, left(7)
+--   and 13 bytes that don't matter
 --
 -- Scripts are not rolled back: so all is decided in this script's memory first, then every key that will be written is
 -- checked, then the parts that nothing points at yet are written, then, in a zone that can't fail, the rest.
 
+local PLAIN = 9
 local MAX_ARGUMENTS = 4000 -- of one command: Lua's stack is bounded
 
 local function preload(key, names, into)
@@ -14,28 +17,36 @@ local function preload(key, names, into)
     local last = min(first + MAX_ARGUMENTS - 1, #names)
     local values = ask('HMGET', key, unpack(names, first, last))
     for i = first, last do
-      into[names[i]] = values[i - first + 1]
+      local value = values[i - first + 1]
+      if value then
+        into[names[i]] = value
+      end
     end
   end
 end
 
-local function readAhead(commands)
-  local ids, skus, n, m = {}, {}, 0, 0
-  for i = 1, #commands do
-    local c = commands[i]
-    local id, target = c[2], c[4]
+-- Reads the operations and rows of all commands at once.
+local function readAhead(input)
+  local ids, skus, n, m, p = {}, {}, 0, 0, 1
+  while input[p] do
+    local id, lines, from = input[p + 1], 1, p + 2
     if ops[id] == nil then
       n = n + 1
       ids[n] = id
       ops[id] = false
     end
-    if target ~= '' and ops[target] == nil then
-      n = n + 1
-      ids[n] = target
-      ops[target] = false
+    if input[p] ~= PLAIN then
+      local target = input[p + 3]
+      if target ~= '' and ops[target] == nil then
+        n = n + 1
+        ids[n] = target
+        ops[target] = false
+      end
+      lines, from = input[p + 5], p + 6
     end
-    for j = 6, #c, 2 do
-      local sku = c[j]
+    p = from + 2 * lines
+    for j = from, p - 2, 2 do
+      local sku = input[j]
       if rows[sku] == nil then
         m = m + 1
         skus[m] = sku
@@ -47,29 +58,51 @@ local function readAhead(commands)
   preload(STOCK, skus, rows)
 end
 
+-- Decides the commands in order; the results, their number, and how many commands they answer.
+local function decideAll(input)
+  local results, n, decided, p = {}, 0, 0, 1
+  while input[p] and work < MAX_WORK do
+    local id, next = input[p + 1], p + 4
+    local result, tail
+    if input[p] ~= PLAIN then
+      next = p + 6 + 2 * input[p + 5]
+      local command = { input[p], id, input[p + 2], input[p + 3], input[p + 4] }
+      for j = p + 6, next - 1 do
+        command[j - p] = input[j]
+      end
+      result = decide(command)
+    elseif ops[id] then
+      result = decide({ DEDUCT, id, 0, '', '', input[p + 2], input[p + 3] })
+    else
+      result, tail = deductPlain(id, input[p + 2], input[p + 3])
+    end
+    if not result then
+      break
+    end
+    n = n + 1
+    results[n] = result
+    if tail then
+      n = n + 1
+      results[n] = tail
+    end
+    decided = decided + 1
+    p = next
+  end
+  return results, n, decided
+end
+
 return run(function()
   local stop
   now, stop = begin()
   anyDue = isAnyDue(now)
   part, offset = floor(stop / PART), stop % PART
   pieces[1] = { part = part, offset = offset, n = 0 }
-  local commands = cmsgpack.unpack(ARGV[5])
-  readAhead(commands)
-  local results, decided = {}, 0
-  for i = 1, #commands do
-    if work >= MAX_WORK then
-      break
-    end
-    local result = decide(commands[i])
-    if not result then
-      break
-    end
-    decided = i
-    results[i] = result
-  end
+  local input = cmsgpack.unpack(ARGV[5])
+  readAhead(input)
+  local results, resultCount, decided = decideAll(input)
 
   local finalEnd = part * PART + offset
-  if #changedOps > 0 then
+  if #changedOps > 0 or plainCount > 0 then
     -- Keys that will be written and were not read: their types. (Reading has told those of the others.)
     if #newSkus > 0 then
       ask('ZCARD', SKUS)
@@ -91,9 +124,9 @@ return run(function()
     for i = 1, #touched do
       local row = touched[i]
       local entries, at, first = row.index, row.v0, 1
-      while first <= #entries do
+      while first <= row.m do
         local room = INDEXED - at % INDEXED
-        local last = min(first + room - 1, #entries)
+        local last = min(first + room - 1, row.m)
         ask('SETRANGE', indexKey(row.sku, floor(at / INDEXED)), (at % INDEXED) * 6, concat(entries, '', first, last))
         at = at + last - first + 1
         first = last + 1
@@ -118,6 +151,9 @@ return run(function()
         put('HSET', key, unpack(values, 1, n))
         n = 0
       end
+    end
+    for first = 1, 2 * plainCount, MAX_ARGUMENTS do
+      put('HSET', OPS, unpack(plainStored, first, min(first + MAX_ARGUMENTS - 1, 2 * plainCount)))
     end
     for i = 1, #changedOps do
       local op = changedOps[i]
@@ -173,5 +209,5 @@ return run(function()
     put('HSET', META, 't', string.format('%.0f', now), 'end', string.format('%.0f', finalEnd))
   end
 
-  return pack('<I6I6I2', now, finalEnd, decided) .. concat(results, '', 1, decided)
+  return pack('<I6I6I2', now, finalEnd, decided) .. concat(results, '', 1, resultCount)
 end)

@@ -8,6 +8,11 @@ local MAX_WORK = 12000 -- lines read or changed before the rest of the commands 
 local now, anyDue, part, offset
 local work = 0
 local rows, ops = {}, {}
+
+-- Plain deductions (one line, no note) applied by this call: nearly all commands of a flash sale, so they get no tables of
+-- their own. ops has their number k; here are their ids and what is stored of them, and what answers a repetition.
+local plainCount = 0
+local plainStored, plainRow, plainUnits, plainLeft = {}, {}, {}, {}
 local touched, changedOps, newSkus, held, ended, endedIds, pieces = {}, {}, {}, {}, {}, {}, {}
 
 local function findRow(sku)
@@ -41,6 +46,11 @@ local function findOp(id)
     local value = op
     op = { id = id, stored = value }
     op.state, op.position = unstruct('<BI6', value)
+  elseif type(op) == 'number' then
+    local k = op
+    local sku, units, left = plainRow[k].sku, plainUnits[k], plainLeft[k]
+    local _, position = unstruct('<BI6', plainStored[2 * k])
+    op = { id = id, state = APPLIED, position = position, verb = 1, ttl = 0, target = '', skus = { sku }, units = { units }, left = { left }, n = 1 }
   end
   ops[id] = op
   return op
@@ -129,8 +139,9 @@ local function append(kind, flags, id, ttl, target, note, changed, skus, n, line
   for i = 1, n do
     piece.n = piece.n + 1
     piece[piece.n] = pack('<I3', at) .. lines[i]
-    local index = changed[i].index
-    index[#index + 1] = pack('<I6', position + at)
+    local row = changed[i]
+    row.m = row.m + 1
+    row.index[row.m] = pack('<I6', position + at)
     at = at + 30 + #skus[i]
   end
   offset = offset + size
@@ -138,14 +149,19 @@ local function append(kind, flags, id, ttl, target, note, changed, skus, n, line
   return position
 end
 
+-- Notes that a row changes: the positions of its new entries go into its index.
+local function touch(row)
+  if not row.index then
+    row.index, row.m, row.v0 = {}, 0, row.v
+    touched[#touched + 1] = row
+  end
+end
+
 -- Changes a row; the line that says so.
 local function change(row, amount, available, reserved)
   row.a = row.a + available
   row.r = row.r + reserved
-  if not row.index then
-    row.index, row.v0 = {}, row.v
-    touched[#touched + 1] = row
-  end
+  touch(row)
   row.v = row.v + 1
   local sku = row.sku
   return pack('<Bc0i6I7I7I6', #sku, sku, amount, row.a, row.r, row.v)

@@ -24,8 +24,8 @@ public static class Schemes
         new("http-memory", start => RunningServer.OpenClientAsync(start, new MemoryEngine(start.Clock))),
         new("http-batched", start => RunningServer.OpenClientAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
 
-        new("redis", async start => new GroupCommit(await SharedRedis.OpenAsync(start), new() { MaxConcurrentBatches = 2 })),
-        new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 2 })),
+        new("redis", async start => new GroupCommit(await SharedRedis.OpenAsync(start), new() { MaxConcurrentBatches = 8 })),
+        new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 })),
         new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
