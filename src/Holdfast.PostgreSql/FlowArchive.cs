@@ -32,6 +32,9 @@ internal sealed class FlowArchive(
     /// <summary>How often everything is read again because a transaction that had begun before the instant ended late.</summary>
     private const int Tries = 3;
 
+    /// <summary>Each time of so many the lock is waited for until an autovacuum steps aside.</summary>
+    private const int VacuumEvery = 3;
+
     private static readonly TimeSpan s_longestPause = TimeSpan.FromSeconds(2);
 
     private readonly string _schema = Schema.Quote(schema);
@@ -297,9 +300,12 @@ internal sealed class FlowArchive(
     private async Task LockAsync(CancellationToken cancellationToken)
     {
         var began = clock.GetTimestamp();
-        for (var pause = TimeSpan.FromMilliseconds(50); ; pause = pause < s_longestPause ? pause * 2 : pause)
+        var pause = TimeSpan.FromMilliseconds(50);
+        for (var attempt = 1; ; attempt++, pause = pause < s_longestPause ? pause * 2 : pause)
         {
-            await Schema.RunAsync(connection, "SAVEPOINT unlocked; SET LOCAL lock_timeout = '500ms'", cancellationToken).ConfigureAwait(false);
+            // An autovacuum steps aside only for somebody who has waited for it as long as deadlock_timeout.
+            var patience = attempt % VacuumEvery == 0 ? "extract(epoch FROM current_setting('deadlock_timeout')::interval) * 1000 + 500" : "500";
+            await Schema.RunAsync(connection, $"SAVEPOINT unlocked; SELECT set_config('lock_timeout', ({patience})::integer::text, true)", cancellationToken).ConfigureAwait(false);
             try
             {
                 await Schema.RunAsync(connection, $"LOCK TABLE {_schema}.flow IN ACCESS EXCLUSIVE MODE", cancellationToken).ConfigureAwait(false);

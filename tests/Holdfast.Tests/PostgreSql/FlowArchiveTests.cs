@@ -242,6 +242,30 @@ public sealed class FlowArchiveTests
         await AuditAsync(engine, start, "one");
     }
 
+    /// <summary>A vacuum of a large month goes on for minutes, and only gives way to who waits longer than the archive usually does.</summary>
+    [Fact]
+    public async Task An_autovacuum_of_the_ledger_does_not_keep_the_archive_away()
+    {
+        await using var server = await SharedPostgreSql.StartOwnAsync("fsync=off", "autovacuum_naptime=1s");
+        await using var start = new SchemeStart(new());
+        await using var engine = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = server.ConnectionString, StatementTimeout = TimeSpan.FromSeconds(3), TestClock = start.Clock }, cancellationToken: Token);
+        var store = engine.Options;
+        await SharedPostgreSql.RunSqlAsync(store, "ALTER TABLE holdfast.flow_2010_12 SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)");
+        for (var i = 0; i < 5; i++)
+        {
+            (await engine.RestockAsync($"r{i}", [.. Enumerable.Range(0, 4096).Select(sku => ($"sku-{sku}", 1L))], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+        }
+
+        while (await SharedPostgreSql.RunSqlAsync(store, "SELECT count(*) FROM pg_stat_progress_vacuum WHERE relid = 'holdfast.flow_2010_12'::regclass") is not 1L)
+        {
+            await Task.Delay(TimeSpan.FromMilliseconds(50), TimeProvider.System, Token);
+        }
+
+        start.Clock.Advance(40 * Day);
+        (await ArchiveAsync(engine, start, "one", start.Clock.GetUtcNow())).Entries.ShouldBe(5 * 4096);
+        (await LedgerAudit.RunAsync(engine, cancellationToken: Token)).FirstDifference.ShouldBeNull();
+    }
+
     /// <summary>A process that stood still with a time taken before the archive writes nothing at that time: the schema refuses, and it is decided anew.</summary>
     [Fact]
     public async Task A_writer_that_stood_still_over_the_archive_can_not_write_before_it()
