@@ -109,18 +109,19 @@ public sealed class OutboxShop(NpgsqlDataSource source, IStockEngine stock, Time
             ? await stock.CancelAsync(id, cancellationToken: cancellationToken)
             : await stock.DeductAsync(id, cart, cancellationToken: cancellationToken);
         _atStep("after sending");
-        if (!giveUp && result is { IsApplied: false, IsRetryable: false })
+        if (!giveUp && result is { IsApplied: false, IsRetryable: false, Status: not (StockStatus.Pending or StockStatus.KeyConflict) })
         {
             // A refusal is not remembered: another sender of this order may get the units after a restock. Abandon makes it
-            // final before it is written down, unless the other was faster: then its success is the verdict.
+            // final before it is written down, unless the other was faster: then its success is the verdict. (Not so where the
+            // id is taken by something else than this order: that one's success is none of ours.)
             var closed = await stock.AbandonAsync(id, cancellationToken: cancellationToken);
             _atStep("after closing");
             result = closed is { Status: StockStatus.Replayed, Original: StockStatus.Done } || closed.IsRetryable ? closed : result;
         }
 
-        if (result.IsRetryable)
+        if (result.IsRetryable || result.Status == StockStatus.Pending)
         {
-            // Busy or in doubt: no verdict. The row stays, and the worker sends it again.
+            // Busy, in doubt, or in a queue: no verdict. The row stays, and the worker sends it again.
             return null;
         }
 

@@ -85,6 +85,29 @@ public sealed class OutboxTests
         await world.AuditAsync();
     }
 
+    /// <summary>An order whose id is something else's in the stock was written down as Done, because that something was.</summary>
+    [Fact]
+    public async Task An_id_that_is_taken_by_something_else_is_no_sale()
+    {
+        await using var world = await World.CreateAsync();
+        await world.Stock.RestockAsync("order", [("A", 5)], cancellationToken: Token);
+        (await world.Shop().PlaceOrderAsync("order", "Ada", [("A", 1)], Token)).ShouldBe(nameof(StockStatus.KeyConflict));
+        (await world.Shop().SendLeftOversAsync(cancellationToken: Token)).ShouldBe(0);
+        (await world.Stock.GetStockAsync("A", cancellationToken: Token)).Available.ShouldBe(5);
+    }
+
+    /// <summary>Before a stock that decides later, an order that is in its queue is not refused: the worker asks again.</summary>
+    [Fact]
+    public async Task An_order_in_a_queue_has_no_verdict_yet_and_is_not_closed()
+    {
+        await using var world = await World.CreateAsync();
+        await world.Stock.RestockAsync("in", [("A", 5)], cancellationToken: Token);
+        (await world.Shop(new QueueingStock(world.Stock)).PlaceOrderAsync("order", "Ada", [("A", 1)], Token)).ShouldBeNull();
+        await world.HealAsync();
+        (await world.Shop().GetVerdictAsync("order", Token)).ShouldBe(nameof(StockStatus.Done));
+        await world.AuditAsync();
+    }
+
     [Fact]
     public async Task An_order_that_is_given_up_keeps_no_units()
     {
@@ -275,5 +298,14 @@ public sealed class OutboxTests
             await _source.DisposeAsync();
             await _start.DisposeAsync();
         }
+    }
+
+    /// <summary>Takes commands and says nothing about them yet.</summary>
+    private sealed class QueueingStock(IStockEngine inner) : DelegatingStockEngine(inner)
+    {
+        public override ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default) =>
+            new(commands.Select(command => command.Verb == StockVerb.Deduct
+                ? StockResult.Of(StockStatus.Pending)
+                : throw new InvalidOperationException($"{command.Verb} of an order that is in the queue.")).ToArray());
     }
 }
