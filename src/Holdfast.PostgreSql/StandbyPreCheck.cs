@@ -25,9 +25,6 @@ namespace Holdfast;
 /// </remarks>
 public sealed class StandbyPreCheck : DelegatingStockEngine
 {
-    /// <summary>SKUs that are remembered one by one; past it all are taken as changed.</summary>
-    private const int MostRemembered = 10_000;
-
     private readonly PostgreSqlEngine _primary;
     private readonly PostgreSqlEngine _standby;
     private readonly StandbyOptions _options;
@@ -45,9 +42,7 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
     /// <summary>Up to which position the ledger was final before each heartbeat, likewise.</summary>
     private readonly (long Beat, long Position)[] _finalAt = new (long, long)[1024];
 
-    /// <summary>When this process last changed each SKU, as far as the standby may not show it yet.</summary>
-    private readonly Dictionary<string, long> _changed = new(StringComparer.Ordinal);
-    private long _allChanged = long.MinValue;
+    private readonly RecentChanges _changes = new();
     private long _beats;
 
     /// <summary>The number of the latest heartbeat that the standby has shown; 0 until the first.</summary>
@@ -277,46 +272,22 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
                 if (status == StockStatus.InDoubt && command.Lines.IsEmpty)
                 {
                     // It may have ended something, and which SKUs that had is not said.
-                    _allChanged = now;
+                    _changes.NoteAll(now);
                     continue;
                 }
 
                 foreach (var (sku, _) in command.Lines)
                 {
-                    _changed[sku] = now;
+                    _changes.Note(sku, now);
                 }
 
                 foreach (var (sku, _) in results is null ? [] : results[i].Left)
                 {
-                    _changed[sku] = now;
+                    _changes.Note(sku, now);
                 }
             }
 
-            if (_changed.Count > MostRemembered)
-            {
-                ForgetWhatIsShown();
-            }
-        }
-    }
-
-    /// <summary>Under the lock: makes room.</summary>
-    private void ForgetWhatIsShown()
-    {
-        if (SentAt(Interlocked.Read(ref _shown)) is { } seenUpTo)
-        {
-            foreach (var (sku, at) in _changed)
-            {
-                if (at < seenUpTo)
-                {
-                    _changed.Remove(sku);
-                }
-            }
-        }
-
-        if (_changed.Count > MostRemembered / 2)
-        {
-            _changed.Clear();
-            _allChanged = _clock.GetTimestamp();
+            _changes.MakeRoom(SentAt(Interlocked.Read(ref _shown)), now);
         }
     }
 
@@ -327,23 +298,7 @@ public sealed class StandbyPreCheck : DelegatingStockEngine
     {
         lock (_lock)
         {
-            if (_allChanged >= seenUpTo)
-            {
-                return true;
-            }
-
-            if (!_changed.TryGetValue(sku, out var at))
-            {
-                return false;
-            }
-
-            if (at >= seenUpTo)
-            {
-                return true;
-            }
-
-            _changed.Remove(sku);
-            return false;
+            return _changes.MayMiss(sku, seenUpTo);
         }
     }
 
