@@ -248,8 +248,9 @@ public sealed class PostgreSqlNodesTests
     [Fact]
     public async Task A_long_snapshot_elsewhere_slows_the_hot_row_down_and_stops_nothing()
     {
-        await using var start = new SchemeStart(new());
-        var store = await SharedPostgreSql.NewStoreAsync(start);
+        // A server of its own: any other test's open transaction would keep old versions just as well.
+        await using var server = await SharedPostgreSql.StartOwnAsync("fsync=off", "autovacuum=off");
+        var store = new PostgreSqlOptions { ConnectionString = server.ConnectionString };
         await using var engine = await PostgreSqlEngine.OpenAsync(store, cancellationToken: Token);
         await engine.RestockAsync("r", [("A", 1_000_000)], cancellationToken: Token);
         var orders = 0;
