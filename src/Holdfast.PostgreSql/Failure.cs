@@ -39,10 +39,13 @@ internal static class Failure
 
     /// <summary>Whether it comes from the driver or below: everything else is a bug and is thrown on.</summary>
     public static bool IsOfStore(Exception e) => e is NpgsqlException or TimeoutException or SocketException or PostgreSqlStoreException
-        || (e is IOException or ObjectDisposedException or InvalidOperationException && e.Source == "Npgsql");
+        || (e is IOException or InvalidOperationException && e.Source == "Npgsql")
+        || IsClosed(e);
 
-    /// <summary>Whether the connection is gone, or may be.</summary>
-    public static bool IsLoss(Exception e) => e is not PostgresException { InvariantSeverity: "ERROR" } and not PostgreSqlStoreException;
+    /// <summary>Whether the connection is gone, or may be. Where there was none to be had, those that others have are sound.</summary>
+    public static bool IsLoss(Exception e) =>
+        e is not PostgresException { InvariantSeverity: "ERROR" } and not PostgresException { SqlState: PostgresErrorCodes.TooManyConnections } and not PostgreSqlStoreException
+        && !IsExhausted(e);
 
     public static Remedy RemedyFor(Exception e, Stage stage)
     {
@@ -99,10 +102,16 @@ internal static class Failure
         PostgresException { SqlState: PostgresErrorCodes.InvalidCatalogName } p => $"{server}: {p.MessageText}; make the database, or check its name.",
         PostgresException { SqlState: PostgresErrorCodes.InsufficientPrivilege } p => $"{server}: {p.MessageText}; give this user the right to make and use the store's schema.",
         PostgresException p => $"{server} said: {p.MessageText} (SQLSTATE {p.SqlState}).",
-        _ when e.Message.Contains("pool has been exhausted", StringComparison.Ordinal) => $"All connections of the pool to {server} are in use; raise Maximum Pool Size, or try again later.",
+        _ when IsClosed(e) => "The store is shutting down; try again when it is back.",
+        _ when IsExhausted(e) => $"All connections of the pool to {server} are in use; raise Maximum Pool Size, or try again later.",
         _ when IsTimeout(e) => $"{server} did not answer in time; try again later.",
         _ => $"{server} can't be reached, or the connection was lost ({Innermost(e).Message.TrimEnd('.')}); try again when it is back.",
     };
+
+    /// <summary>Whether the driver was asked after it had been disposed: by a call that was under way when the store shut down.</summary>
+    private static bool IsClosed(Exception e) => e is ObjectDisposedException { ObjectName: var name } && name.StartsWith("Npgsql", StringComparison.Ordinal);
+
+    private static bool IsExhausted(Exception e) => e is NpgsqlException && e.Message.Contains("pool has been exhausted", StringComparison.Ordinal);
 
     private static bool IsTimeout(Exception e) => e is TimeoutException || (e is NpgsqlException && e.InnerException is TimeoutException);
 

@@ -167,7 +167,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
         var builder = new NpgsqlConnectionStringBuilder(given.ConnectionString)
         {
             // Statements are kept by their text, and nothing is left behind in a session that a reset would have to undo.
-            MaxAutoPrepare = given.ContainsKey("Max Auto Prepare") ? given.MaxAutoPrepare : Tuning.PreparedStatements,
+            MaxAutoPrepare = Says(given, "Max Auto Prepare") ? given.MaxAutoPrepare : Tuning.PreparedStatements,
             AutoPrepareMinUsages = 2,
             NoResetOnClose = true,
 
@@ -177,7 +177,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
             Enlist = false,
             IncludeErrorDetail = false,
         };
-        if (!given.ContainsKey("Maximum Pool Size") || given.MaxPoolSize == 100)
+        if (!Says(given, "Maximum Pool Size"))
         {
             builder.MaxPoolSize = Math.Max(Tuning.PoolSize, given.MinPoolSize);
         }
@@ -209,7 +209,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
         // With several hosts the driver finds out which is the primary, also after another was promoted: a lost connection
         // makes it ask at once. Beyond that it seldom need ask, which costs a time-out where a host is gone without a word.
         builder.TargetSessionAttributes = null;
-        if (!ofStandby && !given.ContainsKey("Host Recheck Seconds"))
+        if (!ofStandby && !Says(given, "Host Recheck Seconds"))
         {
             builder.HostRecheckSeconds = Tuning.HostRecheckSeconds;
         }
@@ -217,6 +217,9 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
         var hosts = new NpgsqlDataSourceBuilder(builder.ConnectionString).BuildMultiHost();
         return (hosts.WithTargetSession(ofStandby ? TargetSessionAttributes.Standby : TargetSessionAttributes.Primary), hosts);
     }
+
+    /// <summary>Whether a connection string has a keyword, by the driver's own spelling. (Its ContainsKey says whether the driver knows the word.)</summary>
+    private static bool Says(NpgsqlConnectionStringBuilder given, string keyword) => given.Keys.Cast<string>().Contains(keyword, StringComparer.OrdinalIgnoreCase);
 
     /// <summary>Whether a connection string names several servers: a primary and its standbys.</summary>
     internal static bool IsMultiHost(NpgsqlConnectionStringBuilder builder) => builder.Host!.Contains(',', StringComparison.Ordinal);

@@ -149,6 +149,9 @@ internal static class Schema
         """,
     ];
 
+    /// <summary>How long a migration may take, and the wait for another process's: on a large store it builds indexes.</summary>
+    private static readonly TimeSpan s_migrationTimeout = TimeSpan.FromHours(1);
+
     /// <summary>Brings the schema to the newest version. Any number of processes may do so at once: the others wait for the first.</summary>
     public static async Task MigrateAsync(NpgsqlConnection connection, string schema, IReadOnlyList<string> migrations, string server, CancellationToken cancellationToken)
     {
@@ -165,7 +168,12 @@ internal static class Schema
         await using var disposing = transaction.ConfigureAwait(false);
 
         // CREATE SCHEMA IF NOT EXISTS by two transactions at once fails for one of them, so the lock comes first.
-        await RunAsync(connection, $"SELECT pg_advisory_xact_lock({LockKey("holdfast migration " + schema)})", cancellationToken).ConfigureAwait(false);
+        // The session's time-outs are made for sales. Only that of locks is back once it is our turn: everybody would wait behind us.
+        await RunAsync(
+            connection,
+            $"SET LOCAL statement_timeout = '{s_migrationTimeout.TotalSeconds}s'; SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({LockKey("holdfast migration " + schema)}); SET LOCAL lock_timeout TO DEFAULT",
+            s_migrationTimeout,
+            cancellationToken).ConfigureAwait(false);
         if (known is null)
         {
             // Another process may have made it while we waited. Asking whether it exists is no use: the server may answer
@@ -183,7 +191,7 @@ internal static class Schema
         var version = Examine(await ReadVersionAsync(connection, quoted, cancellationToken).ConfigureAwait(false), migrations.Count, schema, server);
         for (; version < migrations.Count; version++)
         {
-            await RunAsync(connection, migrations[version].Replace("{s}", quoted, StringComparison.Ordinal), cancellationToken).ConfigureAwait(false);
+            await RunAsync(connection, migrations[version].Replace("{s}", quoted, StringComparison.Ordinal), s_migrationTimeout, cancellationToken).ConfigureAwait(false);
         }
 
         await RunAsync(connection, $"UPDATE {quoted}.schema_version SET version = {version}", cancellationToken).ConfigureAwait(false);
@@ -236,10 +244,13 @@ internal static class Schema
         return await read.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) as int? ?? 0;
     }
 
-    public static async Task RunAsync(NpgsqlConnection connection, string sql, CancellationToken cancellationToken)
+    public static Task RunAsync(NpgsqlConnection connection, string sql, CancellationToken cancellationToken) => RunAsync(connection, sql, timeout: null, cancellationToken);
+
+    private static async Task RunAsync(NpgsqlConnection connection, string sql, TimeSpan? timeout, CancellationToken cancellationToken)
     {
         var command = new NpgsqlCommand(sql, connection);
         await using var disposing = command.ConfigureAwait(false);
+        command.CommandTimeout = timeout is { } time ? (int)time.TotalSeconds : command.CommandTimeout;
         await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
     }
 }
