@@ -43,9 +43,10 @@ internal static class Failure
         || IsClosed(e);
 
     /// <summary>Whether the connection is gone, or may be. Where there was none to be had, those that others have are sound.</summary>
-    public static bool IsLoss(Exception e) =>
-        e is not PostgresException { InvariantSeverity: "ERROR" } and not PostgresException { SqlState: PostgresErrorCodes.TooManyConnections } and not PostgreSqlStoreException
-        && !IsExhausted(e);
+    /// <remarks>After a batch that failed halfway the driver may take a statement for prepared that is not: such a connection is given up.</remarks>
+    public static bool IsLoss(Exception e) => e is PostgresException said
+        ? said is { SqlState: PostgresErrorCodes.InvalidSqlStatementName } or ({ InvariantSeverity: not "ERROR" } and { SqlState: not PostgresErrorCodes.TooManyConnections })
+        : e is not PostgreSqlStoreException && !IsExhausted(e);
 
     public static Remedy RemedyFor(Exception e, Stage stage)
     {
@@ -66,8 +67,8 @@ internal static class Failure
                 // The server ended the connection, not our transaction's fault: the next connection may work at once.
                 PostgresErrorCodes.AdminShutdown or PostgresErrorCodes.CrashShutdown or IdleInTransactionTimeout when stage == Stage.Working => Remedy.TryAgain,
 
-                // A plan made before a migration.
-                "0A000" => Remedy.TryAgain,
+                // A plan made before a migration; a prepared statement that only the driver knows of.
+                "0A000" or PostgresErrorCodes.InvalidSqlStatementName => Remedy.TryAgain,
                 _ => said.SqlState[..2] switch
                 {
                     "08" or "53" or "55" or "57" or "58" or "28" or "3D" => Remedy.Busy,

@@ -39,6 +39,9 @@ public sealed partial class PostgreSqlEngine
         }
 
         var builder = PostgreSqlOptions.ParseConnectionString(nameof(PostgreSqlOptions.ConnectionString), _options.ConnectionString);
+
+        // Each of its statements runs a few times at most.
+        builder.MaxAutoPrepare = 0;
         var (source, owner) = SourceOf(builder, _options with { StatementTimeout = s_archiveTimeout });
         await using var disposing = owner.ConfigureAwait(false);
         try

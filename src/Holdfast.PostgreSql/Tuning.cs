@@ -18,8 +18,8 @@ internal static class Tuning
     /// <summary>How long the driver goes by what it knows of the hosts of a connection string, while no connection is lost.</summary>
     public const int HostRecheckSeconds = 60;
 
-    /// <summary>Statements that a connection keeps prepared.</summary>
-    public const int PreparedStatements = 64;
+    /// <summary>Statements that a connection keeps prepared: more than the store has, so that none makes room for another.</summary>
+    public const int PreparedStatements = 128;
 
     /// <summary>The room for entries in one block of the ledger's positions, as a power of two.</summary>
     public const int BlockBits = 20;

@@ -11,10 +11,10 @@ public sealed class PostgreSqlConnectionsTests
 
     /// <summary>The driver's ContainsKey says whether it knows a keyword, not whether it was given: statements were never kept prepared.</summary>
     [Theory]
-    [InlineData("Host=a", 64, 20)]
+    [InlineData("Host=a", 128, 20)]
     [InlineData("Host=a;Max Auto Prepare=0;MaxPoolSize=100", 0, 100)]
     [InlineData("Host=a;max auto prepare=7;Minimum Pool Size=30", 7, 30)]
-    [InlineData("Host=a;Maximum Pool Size=3", 64, 3)]
+    [InlineData("Host=a;Maximum Pool Size=3", 128, 3)]
     public async Task What_the_connection_string_says_of_pooling_counts_and_only_that(string text, int prepared, int connections)
     {
         var options = new PostgreSqlOptions { ConnectionString = text };
@@ -60,6 +60,42 @@ public sealed class PostgreSqlConnectionsTests
 
         (await engine.DeductAsync("o2", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
         (await SessionsAsync()).ShouldBe(before);
+    }
+
+    /// <summary>
+    /// A statement that fails in the middle of a batch leaves the driver with a wrong idea of what is prepared on that
+    /// connection. It showed as an exception, "prepared statement _auto3 does not exist", after a deadlock.
+    /// </summary>
+    [Theory]
+    [InlineData(PostgreSqlTransactions.Call)]
+    [InlineData(PostgreSqlTransactions.Command)]
+    [InlineData(PostgreSqlTransactions.Version)]
+    public async Task A_batch_that_fails_while_its_statements_are_being_prepared_reaches_nobody(PostgreSqlTransactions transactions)
+    {
+        await using var start = new SchemeStart(new());
+        var store = await SharedPostgreSql.NewStoreAsync(start, transactions) with { LockTimeout = TimeSpan.FromMilliseconds(50) };
+        await using var engine = await PostgreSqlEngine.OpenAsync(store with { ConnectionString = store.ConnectionString + ";Maximum Pool Size=1" }, cancellationToken: Token);
+        await engine.RestockAsync("r", [("A", 50)], cancellationToken: Token);
+        for (var i = 0; i < 8; i++)
+        {
+            // Fails at its first statement, its last, or not at all, while each is used for the first times.
+            await using var other = await ForeignTransaction.BeginAsync(store);
+            await other.RunAsync(i % 2 == 0 ? "UPDATE {s}.stock SET changed_at = changed_at" : "LOCK TABLE {s}.operation IN EXCLUSIVE MODE");
+            (await engine.DeductAsync($"o{i}", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Busy);
+            await other.CommitAsync();
+            (await engine.DeductAsync($"o{i}", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
+        }
+    }
+
+    [Fact]
+    public void A_prepared_statement_that_only_the_driver_knows_of_costs_the_connection_and_nothing_else()
+    {
+        var e = new PostgresException("prepared statement \"_auto3\" does not exist", "ERROR", "ERROR", PostgresErrorCodes.InvalidSqlStatementName);
+        Failure.IsLoss(e).ShouldBeTrue();
+        Failure.RemedyFor(e, Stage.Working).ShouldBe(Remedy.TryAgain);
+        Failure.RemedyFor(e, Stage.Committing).ShouldBe(Remedy.TryAgain, "an error ends the transaction");
+        Failure.IsLoss(new PostgresException("too many", "FATAL", "FATAL", PostgresErrorCodes.TooManyConnections)).ShouldBeFalse("the others are sound");
+        Failure.IsLoss(new PostgresException("going down", "FATAL", "FATAL", PostgresErrorCodes.AdminShutdown)).ShouldBeTrue();
     }
 
     /// <summary>A call that asks for a connection just after the store was disposed: an outcome, no exception.</summary>
