@@ -42,11 +42,32 @@ internal sealed class FlowArchive(
 
     public async Task<FlowArchiveResult> RunAsync(CancellationToken cancellationToken)
     {
-        if (!(bool)(await ScalarAsync($"SELECT pg_try_advisory_lock({Schema.LockKey("holdfast archive " + schema)})", cancellationToken).ConfigureAwait(false))!)
+        var key = Schema.LockKey("holdfast archive " + schema);
+        if (!(bool)(await ScalarAsync($"SELECT pg_try_advisory_lock({key})", cancellationToken).ConfigureAwait(false))!)
         {
             throw new PostgreSqlStoreException($"{server}: another archive of this ledger is under way; try again when it has ended.", mayPass: true);
         }
 
+        try
+        {
+            return await RunLockedAsync(cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            // The server would release it too, but only when it notices that the connection was closed: after the next archive began.
+            try
+            {
+                await ScalarAsync($"SELECT pg_advisory_unlock({key})", CancellationToken.None).ConfigureAwait(false);
+            }
+            catch (Exception e) when (Failure.IsOfStore(e))
+            {
+                // The connection is lost or no longer takes statements: it ends now, and its lock with it.
+            }
+        }
+    }
+
+    private async Task<FlowArchiveResult> RunLockedAsync(CancellationToken cancellationToken)
+    {
         var exists = File.Exists(options.Path);
         if (!options.DryRun)
         {
