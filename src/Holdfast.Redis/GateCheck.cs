@@ -202,9 +202,11 @@ internal sealed class GateCheck : IAsyncDisposable
                 return verdicts;
             }
 
+            var codes = (RedisResult[])answers[1];
+            var shortages = ReadShortages(answers);
             for (var i = 0; i < verdicts.Length; i++)
             {
-                verdicts[i] = Read(commands[i], answers[i + 1], fresh);
+                verdicts[i] = Read(commands[i], (int)codes[i], shortages, fresh);
             }
         }
         catch (RedisStoreException e)
@@ -216,13 +218,26 @@ internal sealed class GateCheck : IAsyncDisposable
         return verdicts;
     }
 
-    private StockResult Read(StockCommand command, RedisResult answer, long fresh)
+    /// <summary>The refusals of the SKUs that are short: a crowd is refused the same few over and over.</summary>
+    private static StockResult[] ReadShortages(RedisResult[] answers)
     {
-        var shortage = (string[])answer;
-        if (shortage.Length < 2)
+        var shortages = new StockResult[(answers.Length - 2) / 2];
+        for (var i = 0; i < shortages.Length; i++)
+        {
+            shortages[i] = StockResult.Refused(
+                StockStatus.Insufficient, (string)answers[2 + (2 * i)], long.Parse((string)answers[3 + (2 * i)], System.Globalization.CultureInfo.InvariantCulture));
+        }
+
+        return shortages;
+    }
+
+    /// <summary>The verdict behind a number of gate-check.lua.</summary>
+    private StockResult Read(StockCommand command, int code, StockResult[] shortages, long fresh)
+    {
+        if (code < 2)
         {
             Interlocked.Increment(ref _passed);
-            if (shortage.Length == 1)
+            if (code == 1)
             {
                 foreach (var (sku, _) in command.Lines)
                 {
@@ -233,13 +248,13 @@ internal sealed class GateCheck : IAsyncDisposable
             return default;
         }
 
-        if (shortage.Length == 3 || IsTouched(command, fresh))
+        if (code % 2 == 1 || IsTouched(command, fresh))
         {
             return StockResult.Of(Undecided);
         }
 
         Interlocked.Increment(ref _refused);
-        return StockResult.Refused(StockStatus.Insufficient, shortage[0], long.Parse(shortage[1], System.Globalization.CultureInfo.InvariantCulture));
+        return shortages[(code / 2) - 1];
     }
 
     private RedisValue[] Arguments(IReadOnlyList<StockCommand> commands, bool judges)
