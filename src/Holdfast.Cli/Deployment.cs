@@ -5,8 +5,8 @@ using Holdfast.Hosting;
 
 namespace Holdfast.Cli;
 
-/// <summary>What the caller chose by <c>--scheme</c>, <c>--store</c>, <c>--gate</c> and <c>--api-key</c>.</summary>
-internal sealed record DeploymentChoice(string? Scheme, string? Store, string? ApiKey, string? Gate = null);
+/// <summary>What the caller chose by <c>--scheme</c>, <c>--store</c>, <c>--precheck</c>, <c>--gate</c> and <c>--api-key</c>.</summary>
+internal sealed record DeploymentChoice(string? Scheme, string? Store, string? ApiKey, string? Gate = null, StockPreCheck PreCheck = StockPreCheck.None);
 
 /// <summary>The options that say which engine a command talks to, and makers of options that several commands share.</summary>
 internal sealed class DeploymentOptions
@@ -28,8 +28,14 @@ internal sealed class DeploymentOptions
 
     public Option<string?> Gate { get; } = new("--gate")
     {
-        Description = "The Redis server of the scheme cached. Default localhost:6379.",
+        Description = "The Redis server of the scheme cached, and of --precheck redis. Default localhost:6379.",
         HelpName = "HOST:PORT",
+    };
+
+    public Option<StockPreCheck> PreCheck { get; } = new("--precheck")
+    {
+        Description = "What refuses commands that are certainly short before the scheme is asked: none, or redis for the schemes database, database-version and batched on SQL. Default none.",
+        HelpName = "P",
     };
 
     public Option<string?> ApiKey { get; } = new("--api-key")
@@ -39,10 +45,10 @@ internal sealed class DeploymentOptions
     };
 
     public DeploymentChoice Read(ParseResult parsed) =>
-        new(parsed.GetValue(Scheme), parsed.GetValue(Store), parsed.GetValue(ApiKey) ?? Environment.GetEnvironmentVariable(ApiKeyVariable), ReadGate(parsed));
+        new(parsed.GetValue(Scheme), parsed.GetValue(Store), parsed.GetValue(ApiKey) ?? Environment.GetEnvironmentVariable(ApiKeyVariable), ReadGiven(parsed, Gate), ReadGiven(parsed, PreCheck));
 
-    /// <summary>Commands that only read have no gate, and no option for it.</summary>
-    private string? ReadGate(ParseResult parsed) => parsed.GetResult(Gate) is null ? null : parsed.GetValue(Gate);
+    /// <summary>Commands that only read have no gate, and no options for it.</summary>
+    private static T? ReadGiven<T>(ParseResult parsed, Option<T> option) => parsed.GetResult(option) is null ? default : parsed.GetValue(option);
 
     /// <summary><c>--json</c>.</summary>
     public static Option<bool> Json() => new("--json") { Description = "Writes exactly one JSON object to stdout, and everything else to stderr." };
@@ -105,6 +111,11 @@ internal sealed class Deployment : IAsyncDisposable
     {
         if (IsServer(choice.Store))
         {
+            if (choice.PreCheck != StockPreCheck.None)
+            {
+                throw new UsageException($"--precheck: the server {choice.Store} has its own settings; leave --precheck out");
+            }
+
             return await ConnectAsync(choice, cancellationToken).ConfigureAwait(false);
         }
 
@@ -119,7 +130,12 @@ internal sealed class Deployment : IAsyncDisposable
         try
         {
             var store = scratch is null ? choice.Store : SqlitePrefix + Path.Combine(scratch, "stock.db");
-            var options = new HoldfastOptions();
+            var options = new HoldfastOptions { PreCheck = choice.PreCheck };
+            if (SchemeCatalog.PreCheckProblem(scheme.Name, store, choice.PreCheck) is { } unfitting)
+            {
+                throw new UsageException($"--precheck: {unfitting}");
+            }
+
             options.Gate.Redis = choice.Gate ?? options.Gate.Redis;
             try
             {

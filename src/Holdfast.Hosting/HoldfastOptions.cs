@@ -15,7 +15,13 @@ public class HoldfastOptions
     /// <summary>Bounds of the group commit layer, where the scheme has one.</summary>
     public GroupCommitOptions GroupCommit { get; set; } = new();
 
-    /// <summary>The gate of the scheme <c>cached</c>.</summary>
+    /// <summary>
+    /// What may refuse deductions and reservations that are certainly short before the scheme is asked: nothing by default. For the schemes
+    /// <c>database</c>, <c>database-version</c> and <c>batched</c> on SQL; <c>replica</c> and <c>cached</c> have their own.
+    /// </summary>
+    public StockPreCheck PreCheck { get; set; }
+
+    /// <summary>The gate of the scheme <c>cached</c>, and of <see cref="StockPreCheck.Redis"/>.</summary>
     public RedisGateOptions Gate { get; set; } = new();
 
     /// <summary>How reservations whose time has passed are released.</summary>
@@ -34,6 +40,11 @@ public class HoldfastOptions
         if (SchemeCatalog.Problem(Scheme, Store) is { } scheme)
         {
             problems.Add($"{SectionName}:{(scheme.StartsWith("Store", StringComparison.Ordinal) ? "Store" : "Scheme")}: {scheme}");
+        }
+
+        if (SchemeCatalog.PreCheckProblem(Scheme, Store, PreCheck) is { } preCheck)
+        {
+            problems.Add($"{SectionName}:PreCheck {preCheck}.");
         }
 
         try
@@ -55,6 +66,16 @@ public class HoldfastOptions
 
         return problems;
     }
+}
+
+/// <summary>What may refuse commands that are certainly short, so that the store does not have to. It never accepts one.</summary>
+public enum StockPreCheck
+{
+    /// <summary>Nothing: every command goes to the scheme.</summary>
+    None = 0,
+
+    /// <summary>Copies of the stock in Redis, fed from the ledger; see <see cref="RedisGate"/>. The scheme decides everything that they don't refuse.</summary>
+    Redis = 1,
 }
 
 /// <summary>How reservations whose time has passed are released.</summary>

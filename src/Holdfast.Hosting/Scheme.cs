@@ -13,13 +13,15 @@ public sealed class Scheme
         IReadOnlyList<StoreKind> stores,
         Func<StockEngineBuilder, HoldfastOptions, StockEngineBuilder> layers,
         StoreTransactions transactions = StoreTransactions.Call,
-        bool hasGate = false)
+        bool hasGate = false,
+        bool mayPreCheck = false)
     {
         Name = name;
         Description = description;
         Stores = stores;
         Transactions = transactions;
         HasGate = hasGate;
+        MayPreCheck = mayPreCheck;
         _layers = layers;
     }
 
@@ -38,21 +40,26 @@ public sealed class Scheme
     /// <summary>Whether a <see cref="RedisGate"/> stands in front of its layers.</summary>
     internal bool HasGate { get; }
 
+    /// <summary>Whether <see cref="HoldfastOptions.PreCheck"/> may put a check in front of its layers.</summary>
+    internal bool MayPreCheck { get; }
+
+    /// <summary>Whether Redis is asked before its layers, with these options.</summary>
+    internal bool IsGated(HoldfastOptions options) => HasGate || options.PreCheck == StockPreCheck.Redis;
+
     /// <summary>Puts the layers around a store, and opens what has to be opened.</summary>
     internal async ValueTask<IStockEngine> ComposeAsync(IStockEngine store, HoldfastOptions options, IServiceProvider services, CancellationToken cancellationToken)
     {
         var engine = _layers(new(store), options).Build(services);
-        if (!HasGate)
+        if (IsGated(options))
         {
-            return engine;
+            engine = await RedisGate.OpenAsync(
+                engine,
+                options.Gate,
+                (TimeProvider?)services.GetService(typeof(TimeProvider)),
+                (ILogger<RedisGate>?)services.GetService(typeof(ILogger<RedisGate>)),
+                cancellationToken).ConfigureAwait(false);
         }
 
-        var gate = await RedisGate.OpenAsync(
-            engine,
-            options.Gate,
-            (TimeProvider?)services.GetService(typeof(TimeProvider)),
-            (ILogger<RedisGate>?)services.GetService(typeof(ILogger<RedisGate>)),
-            cancellationToken).ConfigureAwait(false);
-        return new StockEngineBuilder(gate).UseTelemetry().Build(services);
+        return new StockEngineBuilder(engine).UseTelemetry().Build(services);
     }
 }

@@ -18,35 +18,38 @@ public static class SchemeCatalog
         StoreKinds.Redis,
     ];
 
-    /// <summary>The schemes, the simplest first. Layers are written outermost first.</summary>
+    /// <summary>The schemes, the simplest first. Layers are written outermost first; around them all stand a pre-check or a gate, where there is one, and telemetry.</summary>
     public static IReadOnlyList<Scheme> Schemes { get; } =
     [
         new("memory",
             "the whole contract in one process's memory: for tests and rehearsals; gone when the process ends",
             stores: [StoreKinds.Memory],
-            layers: (engine, _) => engine.UseTelemetry()),
+            layers: (engine, _) => engine),
 
         new("database",
             "one transaction a command: the plain choice, and the baseline of every comparison",
             stores: [StoreKinds.Sqlite, StoreKinds.PostgreSql],
-            layers: (engine, _) => engine.UseTelemetry(),
-            transactions: StoreTransactions.Command),
+            layers: (engine, _) => engine,
+            transactions: StoreTransactions.Command,
+            mayPreCheck: true),
 
         new("database-version",
             "one transaction a command, guarded by a version column and retries: kept to show how it does on a hot row",
             stores: [StoreKinds.PostgreSql],
-            layers: (engine, _) => engine.UseTelemetry(),
-            transactions: StoreTransactions.Version),
+            layers: (engine, _) => engine,
+            transactions: StoreTransactions.Version,
+            mayPreCheck: true),
 
         new("batched",
             "group commit: what waits while one transaction commits goes into the next one together; the default",
             stores: [StoreKinds.Sqlite, StoreKinds.PostgreSql, StoreKinds.Memory],
-            layers: (engine, options) => engine.UseTelemetry().UseGroupCommit(options.GroupCommit)),
+            layers: (engine, options) => engine.UseGroupCommit(options.GroupCommit),
+            mayPreCheck: true),
 
         new("replica",
             "batched, with a streaming standby that tells the crowd what is sold out; the store names both hosts",
             stores: [StoreKinds.PostgreSql],
-            layers: (engine, options) => engine.UseTelemetry().UseStandbyPreCheck().UseGroupCommit(options.GroupCommit)),
+            layers: (engine, options) => engine.UseStandbyPreCheck().UseGroupCommit(options.GroupCommit)),
 
         new("cached",
             "batched, with Redis in front that tells the crowd what is sold out; Redis decides no order and can be lost at any time",
@@ -57,7 +60,7 @@ public static class SchemeCatalog
         new("redis",
             "all of it in Redis, in Lua: the fastest over a network, and as durable as that Redis is set to be",
             stores: [StoreKinds.Redis],
-            layers: (engine, options) => engine.UseTelemetry().UseGroupCommit(SeveralAtOnce(options.GroupCommit))),
+            layers: (engine, options) => engine.UseGroupCommit(SeveralAtOnce(options.GroupCommit))),
     ];
 
     /// <summary>The scheme that is taken for a store when none is named: <see cref="DefaultScheme"/>, or the first that runs on a store which that one does not run on.</summary>
@@ -72,6 +75,33 @@ public static class SchemeCatalog
     /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultFor"/> the store.</param>
     /// <param name="store">The text of a store, such as <c>sqlite:PATH</c>; <see langword="null"/> for the scheme's own default.</param>
     public static string? Problem(string? scheme, string? store) => TryResolve(scheme, store, out _, out _, out _);
+
+    /// <summary>Says why a scheme can't stand behind a pre-check of one's choice, or <see langword="null"/> when it can.</summary>
+    /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultFor"/> the store.</param>
+    /// <param name="store">The text of a store; <see langword="null"/> for the scheme's own default.</param>
+    /// <param name="preCheck">The pre-check.</param>
+    public static string? PreCheckProblem(string? scheme, string? store, StockPreCheck preCheck)
+    {
+        if (preCheck == StockPreCheck.None)
+        {
+            return null;
+        }
+
+        if (!Enum.IsDefined(preCheck))
+        {
+            return $"is {(int)preCheck}; it must be None or Redis";
+        }
+
+        if (TryResolve(scheme, store, out var found, out var kind, out _) is not null)
+        {
+            return null;
+        }
+
+        var fitting = Schemes.Where(s => s.MayPreCheck).ToArray();
+        return found!.MayPreCheck && kind != StoreKinds.Memory
+            ? null
+            : $"is {preCheck}, which the scheme '{found.Name}' on the store '{kind!.Name}' can't have; the schemes {string.Join(", ", fitting.Select(s => s.Name))} on {StoreKinds.Sqlite.Form} or {StoreKinds.PostgreSql.Form} can";
+    }
 
     /// <summary>Opens a scheme over a store: the way in for programs without dependency injection.</summary>
     /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultFor"/> the store.</param>
@@ -89,13 +119,18 @@ public static class SchemeCatalog
             throw new ArgumentException(problem, nameof(scheme));
         }
 
+        options ??= new();
+        if (PreCheckProblem(scheme, store, options.PreCheck) is { } unfitting)
+        {
+            throw new ArgumentException($"PreCheck {unfitting}.", nameof(options));
+        }
+
         services ??= NoServices.Instance;
         var opened = await kind!.OpenAsync(new(place!, found!.Transactions, readOnly, services), cancellationToken).ConfigureAwait(false);
         try
         {
-            options ??= new();
             var engine = readOnly ? opened.Engine : await found.ComposeAsync(opened.Engine, options, services, cancellationToken).ConfigureAwait(false);
-            var location = found.HasGate && !readOnly ? $"{opened.Location}, behind a gate in {RedisGate.ServerOf(options.Gate)}" : opened.Location;
+            var location = found.IsGated(options) && !readOnly ? $"{opened.Location}, behind a gate in {RedisGate.ServerOf(options.Gate)}" : opened.Location;
             return new(engine, found.Name, kind.Name, location, opened.Durability);
         }
         catch
@@ -103,6 +138,26 @@ public static class SchemeCatalog
             await opened.Engine.DisposeAsync().ConfigureAwait(false);
             throw;
         }
+    }
+
+    /// <summary>Opens a copy of a ledger in a database.</summary>
+    /// <param name="place">Where: <c>sqlite:PATH</c>, a file of its own, or <c>postgres:CONNECTION STRING</c>. Made where it is missing.</param>
+    /// <param name="ledger">What to call the ledger there, 1 to 64 characters.</param>
+    /// <param name="cancellationToken">Stops the opening.</param>
+    /// <exception cref="ArgumentException">The place or the name is not usable; the message says why.</exception>
+    /// <exception cref="IOException">The place can't be reached, or holds something else.</exception>
+    public static async ValueTask<IFlowCopy> OpenFlowCopyAsync(string place, string ledger, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(place);
+        var kind = Stores.FirstOrDefault(k => k.Name == KindOf(place));
+        var location = kind is null || kind.Name.Length == place.Length ? "" : place[(kind.Name.Length + 1)..];
+        if (kind?.LocationProblem(location) is { } problem)
+        {
+            throw new ArgumentException($"'{Shown(place)}' {problem}; it is written {kind.Form}.", nameof(place));
+        }
+
+        return (kind is null ? null : await kind.OpenFlowCopyAsync(location, ledger, cancellationToken).ConfigureAwait(false))
+            ?? throw new ArgumentException($"'{Shown(place)}' can't keep a copy of a ledger; give {StoreKinds.Sqlite.Form} or {StoreKinds.PostgreSql.Form}.", nameof(place));
     }
 
     private static string? TryResolve(string? schemeName, string? store, out Scheme? scheme, out StoreKind? kind, out string? location)

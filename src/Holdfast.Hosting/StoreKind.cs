@@ -28,6 +28,9 @@ public abstract class StoreKind
 
     /// <summary>Opens the store, making it where it does not exist.</summary>
     internal abstract ValueTask<OpenedStore> OpenAsync(StoreRequest request, CancellationToken cancellationToken);
+
+    /// <summary>Opens a copy of a ledger at a place of this kind; <see langword="null"/> where copies can't be kept.</summary>
+    internal virtual ValueTask<IFlowCopy?> OpenFlowCopyAsync(string location, string ledger, CancellationToken cancellationToken) => new((IFlowCopy?)null);
 }
 
 /// <summary>What one transaction of a store holds.</summary>

@@ -39,6 +39,8 @@ internal static class StoreKinds
                 (ILogger<SqliteEngine>?)request.Services.GetService(typeof(ILogger<SqliteEngine>)));
             return new(new OpenedStore(engine, Path.GetFullPath(request.Location), engine.Durability));
         }
+
+        internal override ValueTask<IFlowCopy?> OpenFlowCopyAsync(string location, string ledger, CancellationToken cancellationToken) => new(SqliteFlowCopy.Open(location, ledger));
     }
 
     private sealed class PostgreSqlStore() : StoreKind("postgres", "postgres:CONNECTION STRING", "a PostgreSQL database, shared by any number of processes; Host=PRIMARY,STANDBY names a standby too", "Host=localhost")
@@ -76,7 +78,11 @@ internal static class StoreKinds
                 cancellationToken).ConfigureAwait(false);
             return new(engine, engine.Server, engine.Durability);
         }
+
+        internal override async ValueTask<IFlowCopy?> OpenFlowCopyAsync(string location, string ledger, CancellationToken cancellationToken) =>
+            await PostgreSqlFlowCopy.OpenAsync(location, ledger, cancellationToken).ConfigureAwait(false);
     }
+
     private sealed class RedisStore() : StoreKind("redis", "redis:HOST:PORT[,OPTIONS]", "a Redis server or cluster, shared by any number of processes; several hosts and the driver's options (password=…) with commas between", "localhost:6379")
     {
         internal override string? LocationProblem(string location)

@@ -35,6 +35,9 @@ internal sealed record CommandLine
                 case "--store":
                     line.Settings[$"{HoldfastOptions.SectionName}:Store"] = value ?? Next(args, ref i);
                     break;
+                case "--precheck":
+                    line.Settings[$"{HoldfastOptions.SectionName}:PreCheck"] = value ?? Next(args, ref i);
+                    break;
                 case "--gate":
                     line.Settings[$"{HoldfastOptions.SectionName}:Gate:Redis"] = value ?? Next(args, ref i);
                     break;
@@ -58,7 +61,8 @@ internal sealed record CommandLine
             Holdfast.Server {HoldfastServer.Version}: inventory deduction over HTTP. Without arguments it serves
             {HoldfastServer.DefaultUrl} with the scheme '{SchemeCatalog.DefaultScheme}' and keeps its data in ./holdfast-data.
 
-            Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--gate HOST:PORT] [--urls URLS]
+            Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--precheck redis] [--gate HOST:PORT]
+                                   [--urls URLS]
 
               --scheme NAME   how commands are executed (default {SchemeCatalog.DefaultScheme})
             {schemes}
@@ -66,7 +70,10 @@ internal sealed record CommandLine
               --store STORE   what keeps the truth (each scheme has its own default)
             {stores}
 
-              --gate HOST:PORT  the Redis server of the scheme 'cached' (default localhost:6379)
+              --precheck redis  Redis refuses what is certainly sold out, before the schemes 'database',
+                              'database-version' and 'batched' are asked
+              --gate HOST:PORT  the Redis server of '--precheck redis' and of the scheme 'cached' (default
+                              localhost:6379)
 
               --urls URLS     where to listen, several separated by ';' (default {HoldfastServer.DefaultUrl});
                               beyond loopback, configure API keys

@@ -76,4 +76,70 @@ public sealed class FlowExportTests
         foreign.Error.ShouldContain("--after");
         File.Exists(folder.File("2.gz.partial")).ShouldBeFalse();
     }
+
+    [Theory]
+    [InlineData("sqlite")]
+    [InlineData("postgres")]
+    public async Task A_database_holds_each_entry_once_and_knows_how_far_it_came(string kind)
+    {
+        using var folder = new TestFolder();
+        var store = $"sqlite:{folder.File("stock.db")}";
+        await using var engine = SqliteEngine.Open(new() { Path = folder.File("stock.db") });
+        await engine.RestockAsync("in", [("apple", 10), ("pear", 10)], cancellationToken: Cancel);
+        await engine.DeductAsync("o1", [("apple", 3)], cancellationToken: Cancel);
+        var name = $"copy {Guid.NewGuid():N}";
+        var into = kind == "sqlite" ? $"sqlite:{folder.File("copy.db")}" : $"postgres:{await PostgreSql.SharedPostgreSql.ConnectionStringAsync()}";
+        string[] command = ["flow", "export", "--store", store, "--into", into, "--name", name];
+
+        var first = await CommandRun.RunAsync([.. command, "--limit", "2", "--json"]);
+        first.ExitCode.ShouldBe(0, first.Error);
+        (first.Json.GetProperty("entries").GetInt64(), first.Json.GetProperty("complete").GetBoolean()).ShouldBe((2, true));
+        await engine.DeductAsync("o2", [("pear", 1)], cancellationToken: Cancel);
+        var second = await CommandRun.RunAsync(command);
+        second.ExitCode.ShouldBe(0, second.Error);
+        second.Output.ShouldStartWith("exported 2 entries into ");
+        var third = await CommandRun.RunAsync(command);
+        third.Output.ShouldStartWith("exported 0 entries into ");
+
+        var rows = await ReadCopyAsync(kind, into[(kind.Length + 1)..], name);
+        rows.ShouldBe(["apple 1 in Restock 10 10", "apple 2 o1 Deduct -3 7", "pear 1 in Restock 10 10", "pear 2 o2 Deduct -1 9"]);
+    }
+
+    [Fact]
+    public async Task A_second_export_at_once_and_another_stores_copy_are_refused()
+    {
+        using var folder = new TestFolder();
+        await using var engine = SqliteEngine.Open(new() { Path = folder.File("stock.db") });
+        await engine.RestockAsync("in", [("apple", 10)], cancellationToken: Cancel);
+        await using var one = SqliteFlowCopy.Open(folder.File("copy.db"), "shop");
+        await using var other = SqliteFlowCopy.Open(folder.File("copy.db"), "shop");
+        (await one.GetCursorAsync(Cancel)).ShouldBe(await other.GetCursorAsync(Cancel));
+        var entries = await engine.ReadFlowAsync(new(), Cancel).ToListAsync(Cancel);
+        await one.AddAsync(entries, Cancel);
+        (await Should.ThrowAsync<SqliteStoreException>(async () => await other.AddAsync(entries, Cancel))).Message.ShouldContain("another export of the ledger 'shop' is under way");
+        Should.Throw<SqliteStoreException>(() => SqliteFlowCopy.Open(folder.File("stock.db"), "shop")).Message.ShouldContain("is a Holdfast store");
+
+        var foreign = await CommandRun.RunAsync("flow", "export", "--store", $"sqlite:{folder.File("stock.db")}", "--into", $"redis:{folder.File("copy.db")}");
+        foreign.ExitCode.ShouldBe(2);
+        foreign.Error.ShouldContain("--into: ");
+    }
+
+    private static async Task<List<string>> ReadCopyAsync(string kind, string place, string name)
+    {
+        System.Data.Common.DbConnection connection = kind == "sqlite"
+            ? new Microsoft.Data.Sqlite.SqliteConnection($"Data Source={place};Pooling=False")
+            : new Npgsql.NpgsqlConnection(place);
+        await using var disposing = connection;
+        await connection.OpenAsync(Cancel);
+        await using var command = connection.CreateCommand();
+        command.CommandText = $"SELECT sku, version, operation_id, kind, available_change, available FROM {(kind == "sqlite" ? "flow" : "holdfast_copy.flow")} WHERE ledger = '{name}' ORDER BY sku, version";
+        await using var reader = await command.ExecuteReaderAsync(Cancel);
+        var rows = new List<string>();
+        while (await reader.ReadAsync(Cancel))
+        {
+            rows.Add(string.Join(' ', Enumerable.Range(0, reader.FieldCount).Select(reader.GetValue)));
+        }
+
+        return rows;
+    }
 }

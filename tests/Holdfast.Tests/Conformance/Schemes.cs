@@ -28,6 +28,8 @@ public static class Schemes
         new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 })),
         new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
 
+        new("database-precheck", start => SharedGate.OpenAsync(start, Sqlite(start, SqliteTransactionScope.Command, SqliteSynchronous.Normal))),
+
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 
         new("postgres-database", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Command)),
