@@ -23,6 +23,7 @@ AddRungCommand("postgres-open", "Latency at half of the capacity measured in the
 AddPostgreSqlRung("postgres-processes", "Three processes on one PostgreSQL and one hot SKU against one process.", PostgreSqlProcesses.Hot, callers: 1_024);
 AddPostgreSqlRung("postgres-processes-carts", "The same with carts over 10,000 SKUs: no deadlock may reach a caller.", PostgreSqlProcesses.Carts, callers: 1_024);
 AddPostgreSqlRung("gate-soldout", "Refusals of a sold-out SKU over HTTP: the scheme cached against batched, on PostgreSQL.", GateRungs.SoldOut, callers: 1_024);
+AddPostgreSqlRung("gate-soldout-ceiling", "How much faster than batched any scheme could refuse over HTTP: a server that only looks into its memory.", GateRungs.SoldOutCeiling, callers: 1_024);
 AddPostgreSqlRung("gate-ample", "Accepted deductions over HTTP, which a gate can only make slower: cached against batched, on PostgreSQL.", GateRungs.Ample, callers: 1_024);
 AddPostgreSqlRung("gate-reads", "Stock of one of 100,000 SKUs a call: through Redis against PostgreSQL.", GateRungs.Reads, callers: 1_024);
 AddRung("redis", "Redis under group commit against a one-deduction script a call that writes the same.", RedisRungs.Same, callers: 1_024);

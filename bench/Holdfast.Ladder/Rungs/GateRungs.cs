@@ -24,6 +24,19 @@ internal static class GateRungs
         Baseline = cancellationToken => OverHttpAsync(database, isGated: false, units: 0, options, cancellationToken),
     };
 
+    /// <summary>How much faster than <c>batched</c> any scheme could refuse over HTTP: one that looks into a table in the server's memory.</summary>
+    public static Rung SoldOutCeiling(RungOptions options, BenchDatabase database) => new()
+    {
+        Name = "gate-soldout-ceiling",
+        Question = "refusals of one sold-out SKU through the HTTP client's batches: a server that only looks into its memory against batched",
+        SubjectName = "memory",
+        BaselineName = "batched",
+        Bound = 1,
+        Settings = Settings(options, database),
+        Subject = cancellationToken => FromMemoryAsync(options, cancellationToken),
+        Baseline = cancellationToken => OverHttpAsync(database, isGated: false, units: 0, options, cancellationToken),
+    };
+
     public static Rung Ample(RungOptions options, BenchDatabase database) => new()
     {
         Name = "gate-ample",
@@ -88,6 +101,19 @@ internal static class GateRungs
             units == 0 ? result.RefusedPerSecond : result.AcceptedPerSecond,
             string.Create(CultureInfo.InvariantCulture, $"p50 {result.Latency.Percentile(0.5).TotalMilliseconds:0.00} ms, p99 {result.Latency.Percentile(0.99).TotalMilliseconds:0.00} ms; PostgreSQL: {(after - before) / seconds:0} transactions/s"),
             audit);
+    }
+
+    private static async Task<Measured> FromMemoryAsync(RungOptions options, CancellationToken cancellationToken)
+    {
+        var workload = Workload.Of("hot", RunName.New(TimeProvider.System), seed: 1);
+        var server = await ServerProcess.StartAsync("memory", "memory").ConfigureAwait(false);
+        await using var disposing = server.ConfigureAwait(false);
+        var client = await HoldfastClient.ConnectAsync(server.Address, cancellationToken: cancellationToken).ConfigureAwait(false);
+        await using var disposingToo = client.ConfigureAwait(false);
+        await EngineLoad.OpenAsync(client, workload, 0, TimeProvider.System).ConfigureAwait(false);
+        var result = await LoadGenerator.RunAsync(options.Load, EngineLoad.Callers(client, workload), TimeProvider.System, cancellationToken: cancellationToken).ConfigureAwait(false);
+        var audit = await LoadAudit.RunAsync(options.Terminal, client, workload, result, cancellationToken).ConfigureAwait(false);
+        return EngineMeasure.Describe(result, audit) with { PerSecond = result.RefusedPerSecond };
     }
 
     private static async Task<long> WorkAsync(BenchDatabase database) =>
