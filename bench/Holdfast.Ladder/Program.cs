@@ -63,6 +63,15 @@ AddFault(
     "FLUSHALL under a gate with a full catalogue while the sale goes on: the longest pause of the sale, and how long the store refuses instead.",
     [new("--skus", "How many SKUs.", 100_000), new("--callers", "How many buy at once.", 64), new("--seed", "What commands hang on.", 1)],
     (values, _, output, token) => GateRebuildRun.RunAsync(values[0], values[1], values[2], output, token));
+var sample = new Option<string>("--file") { Description = "The orders.", DefaultValueFactory = _ => "samples/online-retail-2010-12.csv.gz" };
+var schemes = new Option<string?>("--only") { Description = "Only places whose name contains this, and memory.", HelpName = "NAME" };
+AddFault(
+    "replays",
+    "The sample of real orders through every scheme, sequentially: the same figures and the same stock everywhere.",
+    [],
+    (_, parsed, output, token) => ReplaysRun.RunAsync(parsed.GetRequiredValue(sample), parsed.GetValue(schemes), output, token),
+    sample,
+    schemes);
 AddFault(
     "durability",
     "Counts the server's flushes to disk (strace) against its commits.",
