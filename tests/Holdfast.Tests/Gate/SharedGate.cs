@@ -39,10 +39,11 @@ public static class SharedGate
     };
 
     /// <summary>Opens an empty store behind a gate that is at work.</summary>
-    public static async ValueTask<IStockEngine> OpenAsync(SchemeStart start, IStockEngine inner)
+    public static async ValueTask<IStockEngine> OpenAsync(SchemeStart start, IStockEngine inner, GateAcknowledgement acknowledge = GateAcknowledgement.Store)
     {
         var server = await ServerAsync();
         var options = Quick(server);
+        options.Acknowledge = acknowledge;
         start.Own(new RemovedGate(options.Name, server));
         var gate = await RedisGate.OpenAsync(inner, options);
         await UntilSureAsync(gate);
