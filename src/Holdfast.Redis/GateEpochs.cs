@@ -115,7 +115,7 @@ internal sealed class GateEpochs : IAsyncDisposable
         lock (_lock)
         {
             epoch = _epoch;
-            whyNot = !_isReachable ? $"{_redis.Server} can't be reached" : epoch == 0 ? "the gate is being opened anew" : IsLeased ? null : "the store was not heard for too long";
+            whyNot = !_isReachable ? $"the gate in {_redis.Server} can't be used at present" : epoch == 0 ? "the gate is being opened anew" : IsLeased ? null : "the store was not heard for too long";
             if (whyNot is not null)
             {
                 return false;
@@ -296,7 +296,7 @@ internal sealed class GateEpochs : IAsyncDisposable
     /// <summary>Goes along with what the store says the epoch is, or begins a new one where the gate is closed in it.</summary>
     private async Task FollowAsync(long epoch, GateStatus status, CancellationToken cancellationToken)
     {
-        if (epoch == _epoch && status.Epoch == epoch)
+        if (epoch != 0 && epoch == _epoch && status.Epoch == epoch)
         {
             return;
         }

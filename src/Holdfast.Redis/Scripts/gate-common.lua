@@ -77,7 +77,9 @@ end
 
 -- Takes over rows that stand in the arguments from a place on, newer ones only: SKU, version, available, reserved, restocked,
 -- adjusted (the last two empty where only the ledger's entry is known). Returns the place behind them.
-local function takeOver(epoch, at, count, readAt)
+-- taken: the hash of units that are taken here and may be gone from the row already; a SKU that is in it is passed over, since it
+-- would be short of them twice until they are settled, which shows a newer row anyway.
+local function takeOver(epoch, at, count, readAt, taken)
   for _ = 1, count do
     local key, version = SKU .. ARGV[at], tonumber(ARGV[at + 1])
     local isWhole = ARGV[at + 4] ~= ''
@@ -91,7 +93,8 @@ local function takeOver(epoch, at, count, readAt)
       redis.call('DEL', key)
     end
     local known = isOurs and tonumber(copy[2]) or 0
-    if version > known or (isWhole and version == known) then
+    local isNewer = version > known or (isWhole and version == known)
+    if isNewer and not (taken and known > 0 and redis.call('HEXISTS', taken, ARGV[at]) == 1) then
       redis.call('HSET', key, 'e', epoch, 'v', ARGV[at + 1], 'a', ARGV[at + 2], 'r', ARGV[at + 3])
       if isWhole then
         redis.call('HSET', key, 't', ARGV[at + 4], 'd', ARGV[at + 5], 'l', readAt)

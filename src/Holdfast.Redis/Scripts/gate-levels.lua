@@ -6,7 +6,7 @@
 -- the ledger's entry is known); then the places of ids that are in the ledger.
 -- Answer: 1; 0 when the gate is closed; -1 when the epoch is another.
 
-local gate = open('cursor', 'fresh', 'since')
+local gate = open('cursor', 'fresh', 'since', 'ack')
 if not gate then
   return 0
 end
@@ -14,7 +14,7 @@ if gate[2] ~= ARGV[1] then
   return -1
 end
 
-local at = takeOver(ARGV[1], 9, tonumber(ARGV[5]), ARGV[6])
+local at = takeOver(ARGV[1], 9, tonumber(ARGV[5]), ARGV[6], gate[6] == 'gate' and GATE .. ':taken')
 while at <= #ARGV do
   mark(ARGV[at])
   at = at + 1
