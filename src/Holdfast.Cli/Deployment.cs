@@ -6,7 +6,7 @@ using Holdfast.Hosting;
 namespace Holdfast.Cli;
 
 /// <summary>What the caller chose by <c>--scheme</c>, <c>--store</c>, <c>--gate</c> and <c>--api-key</c>.</summary>
-internal sealed record DeploymentChoice(string? Scheme, string? Store, string? ApiKey, string? Gate = null);
+internal sealed record DeploymentChoice(string? Scheme, string? Store, string? ApiKey, string? Gate = null, GateAcknowledgement Acknowledge = GateAcknowledgement.Store);
 
 /// <summary>The options that say which engine a command talks to, and makers of options that several commands share.</summary>
 internal sealed class DeploymentOptions
@@ -32,6 +32,12 @@ internal sealed class DeploymentOptions
         HelpName = "HOST:PORT",
     };
 
+    public Option<GateAcknowledgement> Acknowledge { get; } = new("--acknowledge")
+    {
+        Description = "Who tells the buyer that it is done, in the scheme cached: Store (default) or Gate.",
+        HelpName = "WHO",
+    };
+
     public Option<string?> ApiKey { get; } = new("--api-key")
     {
         Description = $"The API key for a server; the environment variable {ApiKeyVariable} does as well.",
@@ -39,7 +45,8 @@ internal sealed class DeploymentOptions
     };
 
     public DeploymentChoice Read(ParseResult parsed) =>
-        new(parsed.GetValue(Scheme), parsed.GetValue(Store), parsed.GetValue(ApiKey) ?? Environment.GetEnvironmentVariable(ApiKeyVariable), ReadGate(parsed));
+        new(parsed.GetValue(Scheme), parsed.GetValue(Store), parsed.GetValue(ApiKey) ?? Environment.GetEnvironmentVariable(ApiKeyVariable), ReadGate(parsed),
+            parsed.GetResult(Acknowledge) is null ? GateAcknowledgement.Store : parsed.GetValue(Acknowledge));
 
     /// <summary>Commands that only read have no gate, and no option for it.</summary>
     private string? ReadGate(ParseResult parsed) => parsed.GetResult(Gate) is null ? null : parsed.GetValue(Gate);
@@ -121,6 +128,7 @@ internal sealed class Deployment : IAsyncDisposable
             var store = scratch is null ? choice.Store : SqlitePrefix + Path.Combine(scratch, "stock.db");
             var options = new HoldfastOptions();
             options.Gate.Redis = choice.Gate ?? options.Gate.Redis;
+            options.Gate.Acknowledge = choice.Acknowledge;
             try
             {
                 options.Gate.Validate();

@@ -411,7 +411,7 @@ internal sealed class GateNode : IAsyncDisposable
             RedisValue[] arguments =
             [
                 _name, heardUntil, oldest, (long)_options.ForgetAfter.TotalMilliseconds, latest.Epoch, cursor, presence == Presence.Here ? 1 : 0,
-                (long)_options.Lease.TotalMilliseconds, missed, 2 * (long)_options.Lease.TotalMilliseconds, 1L << _options.IdBits,
+                (long)_options.Lease.TotalMilliseconds, missed, _options.Acknowledge == GateAcknowledgement.Gate ? 0 : 2 * (long)_options.Lease.TotalMilliseconds, 1L << _options.IdBits,
                 _options.Acknowledge == GateAcknowledgement.Gate ? "gate" : "store", .. latest.Nodes.Select(node => (RedisValue)node),
             ];
             var answer = await _redis.RunAsync(GateScripts.Tick, Keys, arguments, cancellationToken).ConfigureAwait(false);

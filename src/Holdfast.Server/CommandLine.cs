@@ -35,6 +35,9 @@ internal sealed record CommandLine
                 case "--store":
                     line.Settings[$"{HoldfastOptions.SectionName}:Store"] = value ?? Next(args, ref i);
                     break;
+                case "--acknowledge":
+                    line.Settings[$"{HoldfastOptions.SectionName}:Gate:Acknowledge"] = value ?? Next(args, ref i);
+                    break;
                 case "--gate":
                     line.Settings[$"{HoldfastOptions.SectionName}:Gate:Redis"] = value ?? Next(args, ref i);
                     break;
@@ -58,7 +61,7 @@ internal sealed record CommandLine
             Holdfast.Server {HoldfastServer.Version}: inventory deduction over HTTP. Without arguments it serves
             {HoldfastServer.DefaultUrl} with the scheme '{SchemeCatalog.DefaultScheme}' and keeps its data in ./holdfast-data.
 
-            Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--gate HOST:PORT] [--urls URLS]
+            Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--gate HOST:PORT] [--acknowledge Store|Gate] [--urls URLS]
 
               --scheme NAME   how commands are executed (default {SchemeCatalog.DefaultScheme})
             {schemes}
@@ -67,6 +70,7 @@ internal sealed record CommandLine
             {stores}
 
               --gate HOST:PORT  the Redis server of the scheme 'cached' (default localhost:6379)
+              --acknowledge WHO  who tells the buyer that it is done, in the scheme 'cached': Store (default) or Gate
 
               --urls URLS     where to listen, several separated by ';' (default {HoldfastServer.DefaultUrl});
                               beyond loopback, configure API keys
