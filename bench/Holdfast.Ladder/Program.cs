@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Text.Json;
+using Holdfast;
 using Holdfast.Cli;
 using Holdfast.Cli.Bench;
 using Holdfast.Ladder;

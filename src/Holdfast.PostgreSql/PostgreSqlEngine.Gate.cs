@@ -9,7 +9,7 @@ namespace Holdfast;
 // What gates that acknowledge by themselves need of the store.
 public sealed partial class PostgreSqlEngine : IGateStore
 {
-    /// <summary>What {s}.hold_gate says when the epoch is another.</summary>
+    /// <summary>What {s}.hold_gate says when the epoch or the turn is another.</summary>
     private const string EpochIsOver = "HF001";
 
     private const int IncidentsAPage = 500;
@@ -46,13 +46,18 @@ public sealed partial class PostgreSqlEngine : IGateStore
         await ScalarAsync(_sql.LeaveGate, command => command.With(gate).With(node), cancellationToken).ConfigureAwait(false);
 
     /// <inheritdoc/>
+    /// <exception cref="PostgreSqlStoreException">The database could not be reached.</exception>
+    public async ValueTask<long> TakeGateTurnAsync(string gate, long epoch, CancellationToken cancellationToken = default) =>
+        await ScalarAsync(_sql.TakeGateTurn, command => command.With(gate).With(epoch), cancellationToken).ConfigureAwait(false) as long? ?? 0;
+
+    /// <inheritdoc/>
     /// <exception cref="PostgreSqlStoreException">A retry can't help: the store's rows or tables were changed by other hands.</exception>
-    public async ValueTask<IReadOnlyList<StockResult>?> ExecuteFromGateAsync(string gate, long epoch, IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+    public async ValueTask<IReadOnlyList<StockResult>?> ExecuteFromGateAsync(string gate, long epoch, long turn, IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(commands);
         try
         {
-            return await ExecuteAsync(commands, _sql.HoldGate(gate, epoch), cancellationToken).ConfigureAwait(false);
+            return await ExecuteAsync(commands, _sql.HoldGate(gate, epoch, turn), cancellationToken).ConfigureAwait(false);
         }
         catch (PostgreSqlStoreException e) when (e.SqlState == EpochIsOver)
         {

@@ -151,13 +151,14 @@ internal static class Schema
         // 3. Gates that acknowledge by themselves.
         //
         // Every transaction that carries what a gate acknowledged holds the gate's row: FOR SHARE, so that they don't
-        // wait for each other, while the next epoch waits for all of them. hold_gate is a procedure because it answers
+        // wait for each other, while the next epoch and the next turn wait for all of them. hold_gate is a procedure because it answers
         // nothing, so the batch that it begins has the same result sets as every other.
         //
         // gate_incident.command: the command in its wire form.
         """
         CREATE TABLE {s}.gate(
             epoch bigint NOT NULL,
+            turn  bigint NOT NULL,
             name  text   COLLATE "C" PRIMARY KEY
         );
         CREATE TABLE {s}.gate_node(
@@ -177,11 +178,11 @@ internal static class Schema
             command text   NOT NULL,
             UNIQUE (gate, entry)
         );
-        CREATE PROCEDURE {s}.hold_gate(text, bigint) LANGUAGE plpgsql AS $$
+        CREATE PROCEDURE {s}.hold_gate(text, bigint, bigint) LANGUAGE plpgsql AS $$
         BEGIN
-            PERFORM 1 FROM {s}.gate g WHERE g.name = $1 AND g.epoch = $2 FOR SHARE;
+            PERFORM 1 FROM {s}.gate g WHERE g.name = $1 AND g.epoch = $2 AND g.turn = $3 FOR SHARE;
             IF NOT FOUND THEN
-                RAISE EXCEPTION 'the epoch of the gate is over' USING ERRCODE = 'HF001';
+                RAISE EXCEPTION 'the epoch or the turn of the gate is over' USING ERRCODE = 'HF001';
             END IF;
         END $$;
         """,

@@ -165,9 +165,10 @@ internal sealed class Statements
             SELECT epoch FROM {s}.gate WHERE name = $1
             """;
         AdvanceGate = $"""
-            INSERT INTO {s}.gate AS g(name, epoch) VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
-            ON CONFLICT (name) DO UPDATE SET epoch = greatest(g.epoch + 1, excluded.epoch) RETURNING epoch
+            INSERT INTO {s}.gate AS g(name, turn, epoch) VALUES ($1, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+            ON CONFLICT (name) DO UPDATE SET epoch = greatest(g.epoch + 1, excluded.epoch), turn = 0 RETURNING epoch
             """;
+        TakeGateTurn = $"UPDATE {s}.gate SET turn = turn + 1 WHERE name = $1 AND epoch = $2 RETURNING turn";
         GateMembers = $"SELECT node, carried, until > clock_timestamp() FROM {s}.gate_node WHERE gate = $1 ORDER BY node";
         LeaveGate = $"DELETE FROM {s}.gate_node WHERE gate = $1 AND node = $2";
         AddIncidents = $"""
@@ -287,6 +288,8 @@ internal sealed class Statements
 
     public string AdvanceGate { get; }
 
+    public string TakeGateTurn { get; }
+
     public string GateMembers { get; }
 
     public string LeaveGate { get; }
@@ -295,8 +298,8 @@ internal sealed class Statements
 
     public string ReadIncidents { get; }
 
-    /// <summary>Fails in a transaction whose gate is in another epoch, and keeps it in this one until the transaction ends. A gate's name has nothing to quote.</summary>
-    public string HoldGate(string gate, long epoch) => string.Create(CultureInfo.InvariantCulture, $"{_holdGate}('{gate}', {epoch})");
+    /// <summary>Fails in a transaction whose gate is in another epoch or turn, and keeps it in this one until the transaction ends. A gate's name has nothing to quote.</summary>
+    public string HoldGate(string gate, long epoch, long turn) => string.Create(CultureInfo.InvariantCulture, $"{_holdGate}('{gate}', {epoch}, {turn})");
 
     public string ListAll { get; }
 

@@ -87,7 +87,16 @@ internal sealed class GateEpochs : IAsyncDisposable
     public long Current => Volatile.Read(ref _epoch);
 
     /// <summary>Whether the store answered when it was asked last.</summary>
-    public bool StoreAnswers { get => Volatile.Read(ref _storeAnswers); set => Volatile.Write(ref _storeAnswers, value); }
+    public bool StoreAnswers
+    {
+        get => Volatile.Read(ref _storeAnswers);
+        set
+        {
+            // Another process may do better.
+            _node.MayLead = value;
+            Volatile.Write(ref _storeAnswers, value);
+        }
+    }
 
     /// <summary>What the last look at the gate showed; <see langword="null"/> before the first.</summary>
     public GateStatus? Status => Volatile.Read(ref _status);
@@ -403,7 +412,10 @@ internal sealed class GateEpochs : IAsyncDisposable
             var handed = await ReadCarriedAsync(epoch, cancellationToken).ConfigureAwait(false);
             var (left, last) = await ReadStreamAsync(cancellationToken).ConfigureAwait(false);
             var all = new SortedDictionary<(StreamPlace, int), GateCommand>();
-            foreach (var command in left.Concat(handed))
+
+            // Whoever waited was told that it is in doubt, and may have been told more before Redis went back to an older state: what
+            // was refused must not come to an effect now.
+            foreach (var command in left.Concat(handed).Where(static command => command.IsAcknowledged))
             {
                 all[(command.Place, command.Number)] = command;
             }
@@ -514,7 +526,7 @@ internal sealed class GateEpochs : IAsyncDisposable
         {
             while (true)
             {
-                if (await _store.ExecuteFromGateAsync(_options.Name, epoch, [.. chunk.Select(static each => each.Command)], cancellationToken).ConfigureAwait(false) is not { } results)
+                if (await _store.ExecuteFromGateAsync(_options.Name, epoch, turn: 0, [.. chunk.Select(static each => each.Command)], cancellationToken).ConfigureAwait(false) is not { } results)
                 {
                     return false;
                 }

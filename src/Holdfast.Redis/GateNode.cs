@@ -34,6 +34,7 @@ internal sealed class GateNode : IAsyncDisposable
     private GateTick _latest = new(0, IsBegun: false, 0, 0, KnowsIds: false, 0, "", IsSettled: false, Leads: false, 0, "", "", []);
     private Func<CancellationToken, ValueTask<string>> _findCursor = static _ => new("");
     private bool _isAttached;
+    private bool _mayLead = true;
     private readonly TaskCompletionSource _drained = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private bool _isClosing;
     private bool _isReturning;
@@ -63,6 +64,9 @@ internal sealed class GateNode : IAsyncDisposable
 
     /// <summary>The keys of every script of the gate.</summary>
     public RedisKey[] Keys { get; }
+
+    /// <summary>Whether this process wants to be the one that follows the ledger.</summary>
+    public bool MayLead { get => Volatile.Read(ref _mayLead); set => Volatile.Write(ref _mayLead, value); }
 
     /// <summary>Another key of the gate.</summary>
     public RedisKey KeyOf(string what) => $"{{{_options.Name}}}:gate:{what}";
@@ -410,7 +414,7 @@ internal sealed class GateNode : IAsyncDisposable
 
             RedisValue[] arguments =
             [
-                _name, heardUntil, oldest, (long)_options.ForgetAfter.TotalMilliseconds, latest.Epoch, cursor, presence == Presence.Here ? 1 : 0,
+                _name, heardUntil, oldest, (long)_options.ForgetAfter.TotalMilliseconds, latest.Epoch, cursor, presence == Presence.Here && MayLead ? 1 : 0,
                 (long)_options.Lease.TotalMilliseconds, missed, _options.Acknowledge == GateAcknowledgement.Gate ? 0 : 2 * (long)_options.Lease.TotalMilliseconds, 1L << _options.IdBits,
                 _options.Acknowledge == GateAcknowledgement.Gate ? "gate" : "store", .. latest.Nodes.Select(node => (RedisValue)node),
             ];

@@ -10,8 +10,9 @@ namespace Holdfast.Redis;
 /// Takes the gate's stream to the store, in its order, and answers those who wait for that. Thread-safe.
 /// </summary>
 /// <remarks>
-/// One process of the gate does it; another begins where somebody of its own waits and nothing moves. Two at once do no harm: each goes
-/// from the stream's head in order, the store knows every id, and an entry leaves the stream once.
+/// One process of the gate does it, the one that leads. Two may take themselves for it for a moment; so it takes a turn, which the store and
+/// Redis know: what another turn still has in hand neither commits nor settles. It goes from the stream's head in order, the store knows every id, and an
+/// entry leaves the stream once: what a process leaves behind, the next one finds there.
 /// </remarks>
 internal sealed class GatePersister : IAsyncDisposable
 {
@@ -21,9 +22,6 @@ internal sealed class GatePersister : IAsyncDisposable
 
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(5);
     private static readonly TimeSpan s_pauseOfFailure = TimeSpan.FromMilliseconds(50);
-
-    /// <summary>For how long the process that leads may stand still before others do its work.</summary>
-    private static readonly TimeSpan s_patience = TimeSpan.FromMilliseconds(60);
 
     private readonly IStockEngine _engine;
     private readonly IGateStore _store;
@@ -43,7 +41,7 @@ internal sealed class GatePersister : IAsyncDisposable
     private Task _running = Task.CompletedTask;
     private StreamPlace _done;
     private long _doneEpoch;
-    private long _movedAt;
+    private (long Epoch, long Number) _turn;
     private bool _isPaused;
     private bool _hasFailed;
 
@@ -90,11 +88,6 @@ internal sealed class GatePersister : IAsyncDisposable
         var wait = new TaskCompletionSource<Dictionary<int, StockResult>?>(TaskCreationOptions.RunContinuationsAsynchronously);
         lock (_lock)
         {
-            if (_waits.Count + _drains.Count == 0)
-            {
-                _movedAt = _clock.GetTimestamp();
-            }
-
             _waits[place] = wait;
         }
 
@@ -129,11 +122,6 @@ internal sealed class GatePersister : IAsyncDisposable
             if (_doneEpoch == _epochs.Current && place <= _done)
             {
                 return true;
-            }
-
-            if (_waits.Count + _drains.Count == 0)
-            {
-                _movedAt = _clock.GetTimestamp();
             }
 
             _drains.Add((place, drain));
@@ -216,7 +204,7 @@ internal sealed class GatePersister : IAsyncDisposable
                 pause = s_pause;
                 while (!IsPaused && _epochs.Current is not 0 and var epoch && !cancellationToken.IsCancellationRequested)
                 {
-                    if (!await (IsMine(epoch) ? StepAsync(epoch, cancellationToken) : LookAsync(epoch, cancellationToken)).ConfigureAwait(false))
+                    if (!await (_node.Latest.Leads ? StepAsync(epoch, cancellationToken) : LookAsync(epoch, cancellationToken)).ConfigureAwait(false))
                     {
                         break;
                     }
@@ -244,10 +232,6 @@ internal sealed class GatePersister : IAsyncDisposable
         }
     }
 
-    /// <summary>Whether this process takes the stream to the store: it leads, or somebody waits here and nobody does.</summary>
-    private bool IsMine(long epoch) =>
-        _node.Latest.Leads || (IsAwaited && _doneEpoch == epoch && _clock.GetElapsedTime(_movedAt) > s_patience);
-
     /// <summary>Sees how far another process has come.</summary>
     /// <returns>Whether to go on at once.</returns>
     private async Task<bool> LookAsync(long epoch, CancellationToken cancellationToken)
@@ -264,10 +248,29 @@ internal sealed class GatePersister : IAsyncDisposable
     /// <returns>Whether there may be more.</returns>
     private async Task<bool> StepAsync(long epoch, CancellationToken cancellationToken)
     {
-        var answer = (RedisResult[])await _redis.RunAsync(GateScripts.Entries, _node.Keys, [epoch, EntriesAStep, "-"], cancellationToken).ConfigureAwait(false);
+        if (_turn.Epoch != epoch)
+        {
+            _turn = (epoch, await _store.TakeGateTurnAsync(_options.Name, epoch, cancellationToken).ConfigureAwait(false));
+            if (_turn.Number == 0)
+            {
+                _turn = default;
+                _epochs.Suspect();
+                return false;
+            }
+        }
+
+        var answer = (RedisResult[])await _redis.RunAsync(GateScripts.Entries, _node.Keys, [epoch, EntriesAStep, _turn.Number], cancellationToken).ConfigureAwait(false);
         if (answer.Length == 0)
         {
             _epochs.Suspect();
+            return false;
+        }
+
+        if (answer.Length == 1)
+        {
+            // Another process has taken the turn; whether this one is to take it back, the next look at who leads tells.
+            _turn = default;
+            await _node.RefreshAsync(cancellationToken).ConfigureAwait(false);
             return false;
         }
 
@@ -282,7 +285,9 @@ internal sealed class GatePersister : IAsyncDisposable
         await PassAsync("read").ConfigureAwait(false);
         if (await ExecuteAsync(epoch, commands, cancellationToken).ConfigureAwait(false) is not { } results)
         {
-            _epochs.Suspect();
+            // The turn is another's, or the epoch is over: the next turn that is taken tells.
+            _turn = default;
+            await _node.RefreshAsync(cancellationToken).ConfigureAwait(false);
             return false;
         }
 
@@ -339,7 +344,7 @@ internal sealed class GatePersister : IAsyncDisposable
         StockCommand[] all = Array.ConvertAll(commands, static each => each.Command);
         try
         {
-            return await _store.ExecuteFromGateAsync(_options.Name, epoch, all, cancellationToken).ConfigureAwait(false) is { } results ? [.. results] : null;
+            return await _store.ExecuteFromGateAsync(_options.Name, epoch, _turn.Number, all, cancellationToken).ConfigureAwait(false) is { } results ? [.. results] : null;
         }
         catch (Exception e) when (all.Length > 1 && !cancellationToken.IsCancellationRequested)
         {
@@ -357,7 +362,7 @@ internal sealed class GatePersister : IAsyncDisposable
         {
             try
             {
-                if (await _store.ExecuteFromGateAsync(_options.Name, epoch, [commands[i]], cancellationToken).ConfigureAwait(false) is not { } result)
+                if (await _store.ExecuteFromGateAsync(_options.Name, epoch, _turn.Number, [commands[i]], cancellationToken).ConfigureAwait(false) is not { } result)
                 {
                     return null;
                 }
@@ -408,7 +413,7 @@ internal sealed class GatePersister : IAsyncDisposable
         }
 
         await PassAsync("looked").ConfigureAwait(false);
-        var arguments = new List<RedisValue>(4 + (rows.Count * 6) + (commands.Length * 4)) { epoch, readAt, rows.Count };
+        var arguments = new List<RedisValue>(4 + (rows.Count * 6) + (commands.Length * 4)) { epoch, _turn.Number, readAt, rows.Count };
         foreach (var row in rows)
         {
             arguments.AddRange([row.Sku, row.Version, row.Available, row.Reserved, row.Restocked ?? RedisValue.EmptyString, row.Adjusted ?? RedisValue.EmptyString]);
@@ -444,7 +449,8 @@ internal sealed class GatePersister : IAsyncDisposable
         var done = (RedisResult[])await _redis.RunAsync(GateScripts.Settle, _node.Keys, [.. arguments], cancellationToken).ConfigureAwait(false);
         if (done.Length == 0)
         {
-            _epochs.Suspect();
+            // Nobody was answered: whoever has the next turn, or begins the next epoch, decides anew.
+            _turn = default;
             return;
         }
 
@@ -481,11 +487,6 @@ internal sealed class GatePersister : IAsyncDisposable
         var needsMore = false;
         lock (_lock)
         {
-            if (_doneEpoch != epoch || done > _done || _movedAt == 0)
-            {
-                _movedAt = _clock.GetTimestamp();
-            }
-
             (_doneEpoch, _done) = (epoch, done);
             foreach (var (place, wait) in _waits)
             {

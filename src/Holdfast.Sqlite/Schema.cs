@@ -91,7 +91,8 @@ internal static class Schema
         """
         CREATE TABLE gate(
             name  TEXT PRIMARY KEY,
-            epoch INTEGER NOT NULL
+            epoch INTEGER NOT NULL,
+            turn  INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID;
         CREATE TABLE gate_node(
             gate    TEXT    NOT NULL,

@@ -39,12 +39,17 @@ public sealed partial class SqliteEngine : IGateStore
             cancellationToken).ConfigureAwait(false);
 
     /// <inheritdoc/>
+    /// <exception cref="SqliteStoreException">The file could not be written.</exception>
+    public ValueTask<long> TakeGateTurnAsync(string gate, long epoch, CancellationToken cancellationToken = default) =>
+        WriteAsync(writer => writer.TakeGateTurn(gate, epoch), cancellationToken);
+
+    /// <inheritdoc/>
     /// <exception cref="InvalidOperationException">The store was opened read-only.</exception>
-    public async ValueTask<IReadOnlyList<StockResult>?> ExecuteFromGateAsync(string gate, long epoch, IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+    public async ValueTask<IReadOnlyList<StockResult>?> ExecuteFromGateAsync(string gate, long epoch, long turn, IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(commands);
         var isOver = false;
-        var results = await ExecuteAsync(commands, writer => !(isOver |= writer.GateEpoch(gate) != epoch), cancellationToken).ConfigureAwait(false);
+        var results = await ExecuteAsync(commands, writer => !(isOver |= !writer.IsGateAt(gate, epoch, turn)), cancellationToken).ConfigureAwait(false);
         return isOver ? null : results;
     }
 

@@ -122,9 +122,22 @@ internal sealed class Writer : IStockState, IDisposable
         return find.Bind(1, gate).Step() ? find.Int(0) : 0;
     }
 
+    /// <summary>Whether a gate is in an epoch and a turn.</summary>
+    public bool IsGateAt(string gate, long epoch, long turn)
+    {
+        using var find = new Statement(_database, "SELECT 1 FROM gate WHERE name = ?1 AND epoch = ?2 AND turn = ?3");
+        return find.Bind(1, gate).Bind(2, epoch).Bind(3, turn).Step();
+    }
+
+    public long TakeGateTurn(string gate, long epoch)
+    {
+        using var take = new Statement(_database, "UPDATE gate SET turn = turn + 1 WHERE name = ?1 AND epoch = ?2 RETURNING turn");
+        return take.Bind(1, gate).Bind(2, epoch).Step() ? take.Int(0) : 0;
+    }
+
     public long AdvanceGate(string gate, long atLeast)
     {
-        using var advance = new Statement(_database, "INSERT INTO gate(name, epoch) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET epoch = max(epoch + 1, excluded.epoch)");
+        using var advance = new Statement(_database, "INSERT INTO gate(name, epoch, turn) VALUES (?1, ?2, 0) ON CONFLICT (name) DO UPDATE SET epoch = max(epoch + 1, excluded.epoch), turn = 0");
         advance.Bind(1, gate).Bind(2, atLeast).Run();
         return GateEpoch(gate);
     }

@@ -26,9 +26,21 @@ public interface IGateStore
     /// <summary>Forgets a process.</summary>
     ValueTask LeaveGateAsync(string gate, string node, CancellationToken cancellationToken = default);
 
-    /// <summary>Executes commands as <see cref="IStockEngine.ExecuteAsync"/> does, in transactions that hold the gate's epoch.</summary>
-    /// <returns>One result a command, or <see langword="null"/> when the epoch is over: then the rest was not applied.</returns>
-    ValueTask<IReadOnlyList<StockResult>?> ExecuteFromGateAsync(string gate, long epoch, IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default);
+    /// <summary>
+    /// Takes the turn to execute: waits for <see cref="ExecuteFromGateAsync"/> under way, and none of another turn commits afterwards. What was
+    /// refused is not remembered, so two that execute the same command could come to a refusal and an effect.
+    /// </summary>
+    /// <returns>The turn, from 1 on in each epoch; 0 when the epoch is over.</returns>
+    ValueTask<long> TakeGateTurnAsync(string gate, long epoch, CancellationToken cancellationToken = default);
+
+    /// <summary>Executes commands as <see cref="IStockEngine.ExecuteAsync"/> does, in transactions that hold the gate's epoch and turn.</summary>
+    /// <param name="gate">The gate.</param>
+    /// <param name="epoch">The epoch.</param>
+    /// <param name="turn">The turn; 0 before the first of an epoch was taken.</param>
+    /// <param name="commands">The commands.</param>
+    /// <param name="cancellationToken">Stops the waiting.</param>
+    /// <returns>One result a command, or <see langword="null"/> when the epoch or the turn is over: then the rest was not applied.</returns>
+    ValueTask<IReadOnlyList<StockResult>?> ExecuteFromGateAsync(string gate, long epoch, long turn, IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default);
 
     /// <summary>Records incidents; one that is recorded already is left as it is.</summary>
     ValueTask AddIncidentsAsync(IReadOnlyList<GateIncident> incidents, CancellationToken cancellationToken = default);

@@ -23,7 +23,7 @@ if kind ~= 'string' and kind ~= 'none' then
   redis.call('DEL', IDS)
 end
 redis.call('HSET', GATE, 'run', run(), 'epoch', ARGV[1], 'born', text(now()), 'sure', 0, 'fresh', 0, 'cursor', ARGV[5], 'ids', 0, 'listing', 1, 'last', ARGV[6],
-  'ack', 'gate', 'entries', 0, 'backlog', 0, 'done', '0-0')
+  'ack', 'gate', 'entries', 0, 'backlog', 0, 'done', '0-0', 'turn', 0)
 redis.call('HSET', TAKEN, '', ARGV[1])
 redis.call('SETBIT', IDS, ARGV[6], 1)
 redis.call('DEL', GATE .. ':begins')

@@ -6,6 +6,7 @@
 --       entries  entries in the stream: another number there, and something was lost or added by other hands
 --       backlog  commands in them
 --       done     the last entry that is settled
+--       turn     the turn of the process that takes the stream to the store, by the store: what an earlier one still does is not taken
 --   {NAME}:gate:stream  stream: every command that the store has not decided yet, in the order in which it will. Fields of an
 --                       entry: one a command, 'a' (its caller was told that it is done) or 'w' (its caller waits), with the command
 --   {NAME}:gate:taken   hash: SKU -> units that the commands in the stream want; '' -> epoch, so that a loss is noticed

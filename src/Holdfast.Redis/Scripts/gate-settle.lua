@@ -1,17 +1,17 @@
 -- The store has decided entries: they leave the stream, what they had taken is free again, and the copies show the store's rows, in
 -- one go. An entry that has left already changes nothing, so it does no harm to settle twice.
 --
--- Arguments: 1 epoch; 2 time before which the rows were read; 3 number of rows; SKU, version, available, reserved, restocked, adjusted of
+-- Arguments: 1 epoch; 2 the turn; 3 time before which the rows were read; 4 number of rows; SKU, version, available, reserved, restocked, adjusted of
 -- each; then for each entry: its id, its commands, the number of its takings, SKU and units of each, the number of verdicts, number and answer of each.
--- Answer: the last settled entry; nothing when the gate does not sell.
+-- Answer: the last settled entry; nothing when the gate does not sell, or a later turn has begun.
 
-local gate = selling(ARGV[1], 'backlog', 'done')
-if not gate then
+local gate = selling(ARGV[1], 'backlog', 'done', 'turn')
+if not gate or gate[8] ~= ARGV[2] then
   return {}
 end
 
 -- Entries leave first: that needs no memory, and after it Redis refuses none to the rest of the script.
-local at = 4 + 6 * tonumber(ARGV[3])
+local at = 5 + 6 * tonumber(ARGV[4])
 local entries, backlog, done, given, verdicts = tonumber(gate[4]), tonumber(gate[6]), gate[7], {}, {}
 while at <= #ARGV do
   local entry, commands, lines = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
@@ -50,5 +50,5 @@ for entry, answers in pairs(verdicts) do
   redis.call('PEXPIRE', key, 60000)
 end
 redis.call('HSET', GATE, 'entries', text(entries), 'backlog', text(backlog), 'done', done)
-takeOver(ARGV[1], 4, tonumber(ARGV[3]), ARGV[2])
+takeOver(ARGV[1], 5, tonumber(ARGV[4]), ARGV[3])
 return { done }

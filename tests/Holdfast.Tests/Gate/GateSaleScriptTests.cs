@@ -119,8 +119,8 @@ public sealed class GateSaleScriptTests : IAsyncLifetime
         }
 
         (await TakeAsync("1 t o2 A 1")).ShouldBe("closed");
-        ((RedisResult[])await _redis.RunAsync(GateScripts.Entries, Keys, [Epoch, 10, "-"], Cancel)).ShouldBeEmpty();
-        ((RedisResult[])await _redis.RunAsync(GateScripts.Settle, Keys, [Epoch, 0, 0], Cancel)).ShouldBeEmpty();
+        ((RedisResult[])await _redis.RunAsync(GateScripts.Entries, Keys, [Epoch, 10, 1], Cancel)).ShouldBeEmpty();
+        ((RedisResult[])await _redis.RunAsync(GateScripts.Settle, Keys, [Epoch, 1, 0, 0], Cancel)).ShouldBeEmpty();
         GateStatus.Read(await _redis.RunAsync(GateScripts.Status, Keys, [1], Cancel)).Epoch.ShouldBe(0);
     }
 
@@ -130,14 +130,14 @@ public sealed class GateSaleScriptTests : IAsyncLifetime
         await CopiesAsync("A 5 0");
         (await TakeAsync("1 t o1 A 2; 2 t o2 A 1")).ShouldBe("a3 a2");
         (await TakeAsync("1 t o3 A 1; 2 w c1")).ShouldBe("a1 w");
-        var entries = (RedisResult[])((RedisResult[])await _redis.RunAsync(GateScripts.Entries, Keys, [Epoch, 10, "-"], Cancel))[1];
+        var entries = (RedisResult[])((RedisResult[])await _redis.RunAsync(GateScripts.Entries, Keys, [Epoch, 10, 1], Cancel))[1];
         entries.Length.ShouldBe(2);
         var commands = new List<GateCommand>();
         GateCommand.TryReadEntry(entries[1], commands).ShouldBeTrue();
         commands.Select(each => (each.Command.Id, each.IsAcknowledged, each.Number)).ShouldBe([("o3", true, 0), ("c1", false, 1)]);
 
         var first = (string)((RedisResult[])entries[0])[0];
-        RedisValue[] settle = [Epoch, 7, 1, "A", 2, 2, 0, 5, 0, first, 2, 1, "A", 3, 0];
+        RedisValue[] settle = [Epoch, 1, 7, 1, "A", 2, 2, 0, 5, 0, first, 2, 1, "A", 3, 0];
         for (var i = 0; i < 2; i++)
         {
             ((string)((RedisResult[])await _redis.RunAsync(GateScripts.Settle, Keys, settle, Cancel))[0]).ShouldBe(first);
@@ -146,7 +146,7 @@ public sealed class GateSaleScriptTests : IAsyncLifetime
 
         (await TakeAsync("1 t o4 A 1")).ShouldBe("a0");
         var last = commands[0].Place.ToString();
-        await _redis.RunAsync(GateScripts.Settle, Keys, [Epoch, 7, 0, last, 2, 1, "A", 1, 1, 1, "{\"outcome\":\"Done\"}"], Cancel);
+        await _redis.RunAsync(GateScripts.Settle, Keys, [Epoch, 1, 7, 0, last, 2, 1, "A", 1, 1, 1, "{\"outcome\":\"Done\"}"], Cancel);
         var verdicts = (RedisResult[])await _redis.RunAsync(GateScripts.Verdicts, Keys, [Epoch, first, last], Cancel);
         ((string)verdicts[0]).ShouldBe(last);
         ((string[])verdicts[1]).ShouldBeEmpty();
@@ -154,6 +154,21 @@ public sealed class GateSaleScriptTests : IAsyncLifetime
         var status = GateStatus.Read(await _redis.RunAsync(GateScripts.Status, Keys, [1], Cancel));
         (status.Backlog, status.Done.ToString()).ShouldBe((1, last));
         status.OldestAge.ShouldNotBeNull();
+    }
+
+    /// <summary>What was refused is not remembered, so two that decide one command could come to different ends.</summary>
+    [Fact]
+    public async Task Only_the_latest_turn_reads_and_settles()
+    {
+        await CopiesAsync("A 5 0");
+        (await TakeAsync("1 t o1 A 2")).ShouldBe("a3");
+        ((RedisResult[])await _redis.RunAsync(GateScripts.Entries, Keys, [Epoch, 10, 1], Cancel)).Length.ShouldBe(2);
+        var entry = (string)((RedisResult[])((RedisResult[])((RedisResult[])await _redis.RunAsync(GateScripts.Entries, Keys, [Epoch, 10, 2], Cancel))[1])[0])[0];
+        ((string)((RedisResult[])await _redis.RunAsync(GateScripts.Entries, Keys, [Epoch, 10, 1], Cancel)).ShouldHaveSingleItem()).ShouldBe("turn");
+        ((RedisResult[])await _redis.RunAsync(GateScripts.Settle, Keys, [Epoch, 1, 7, 0, entry, 1, 1, "A", 2, 0], Cancel)).ShouldBeEmpty();
+        (await TakenAsync()).ShouldBe("A 2");
+        ((RedisResult[])await _redis.RunAsync(GateScripts.Settle, Keys, [Epoch, 2, 7, 0, entry, 1, 1, "A", 2, 0], Cancel)).ShouldHaveSingleItem();
+        (await TakenAsync()).ShouldBe("");
     }
 
     /// <summary>The ledger may be read before an entry is settled: its row is short of the units that are still taken.</summary>
