@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Text.Json;
+using Holdfast;
 using Holdfast.Cli;
 using Holdfast.Cli.Bench;
 using Holdfast.Ladder;
@@ -25,6 +26,7 @@ AddPostgreSqlRung("postgres-processes-carts", "The same with carts over 10,000 S
 AddPostgreSqlRung("gate-soldout", "Refusals of a sold-out SKU over HTTP: the scheme cached against batched, on PostgreSQL.", GateRungs.SoldOut, callers: 1_024);
 AddPostgreSqlRung("gate-soldout-ceiling", "How much faster than batched any scheme could refuse over HTTP: a server that only looks into its memory.", GateRungs.SoldOutCeiling, callers: 1_024);
 AddPostgreSqlRung("gate-ample", "Accepted deductions over HTTP, which a gate can only make slower: cached against batched, on PostgreSQL.", GateRungs.Ample, callers: 1_024);
+AddPostgreSqlRung("gate-ample-gate", "The same with the gate acknowledging: cached after the gate against batched, on PostgreSQL.", GateRungs.AmpleAfterGate, callers: 1_024);
 AddPostgreSqlRung("gate-reads", "Stock of one of 100,000 SKUs a call: through Redis against PostgreSQL.", GateRungs.Reads, callers: 1_024);
 AddRung("redis", "Redis under group commit against a one-deduction script a call that writes the same.", RedisRungs.Same, callers: 1_024);
 AddRung("redis-minimal", "The same against a script of duplicate marker and counter only; reported.", RedisRungs.Minimal, callers: 1_024);
@@ -72,6 +74,17 @@ AddFault(
     (_, parsed, output, token) => ReplaysRun.RunAsync(parsed.GetRequiredValue(sample), parsed.GetValue(schemes), output, token),
     sample,
     schemes);
+var acknowledge = new Option<GateAcknowledgement>("--ack") { Description = "Who acknowledges: store or gate.", DefaultValueFactory = _ => GateAcknowledgement.Store };
+var fault = new Option<string>("--fault") { Description = $"all, or one of {string.Join(", ", GateFaultsRun.All)}.", DefaultValueFactory = _ => "all" };
+fault.AcceptOnlyFromAmong(["all", .. GateFaultsRun.All]);
+AddFault(
+    "gate-faults",
+    "Each fault of Redis, of a process and of PostgreSQL under the scheme cached: what was acknowledged and is lost, and how long until sales go on.",
+    [new("--commands", "How many each of 32 callers sends.", 1_500), new("--outage", "Seconds that PostgreSQL, Redis or the persister stands still.", 10), new("--seed", "What commands hang on.", 1)],
+    (values, parsed, output, token) => GateFaultsRun.RunAsync(
+        parsed.GetRequiredValue(fault) is "all" ? GateFaultsRun.All : [parsed.GetRequiredValue(fault)], parsed.GetRequiredValue(acknowledge), values[0], values[1], values[2], output, token),
+    acknowledge,
+    fault);
 AddFault(
     "durability",
     "Counts the server's flushes to disk (strace) against its commits.",

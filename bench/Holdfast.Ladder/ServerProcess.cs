@@ -45,10 +45,10 @@ internal sealed partial class ServerProcess : IAsyncDisposable
     /// <summary>Starts the Holdfast server with the scheme <c>cached</c>.</summary>
     /// <param name="store">Its store.</param>
     /// <param name="redis">The server of its gate.</param>
-    public static Task<ServerProcess> StartGatedAsync(string store, string redis)
+    public static Task<ServerProcess> StartGatedAsync(string store, string redis, GateAcknowledgement acknowledge = GateAcknowledgement.Store)
     {
         var address = Loopback(FreePort());
-        return StartAsync([Dotnet, typeof(HoldfastServer).Assembly.Location, "--scheme", "cached", "--store", store, "--gate", redis, "--urls", address.AbsoluteUri], address, "health/ready");
+        return StartAsync([Dotnet, typeof(HoldfastServer).Assembly.Location, "--scheme", "cached", "--store", store, "--gate", redis, "--acknowledge", acknowledge.ToString(), "--urls", address.AbsoluteUri], address, "health/ready");
     }
 
     /// <summary>Starts a server whose endpoints do nothing, with the garbage collector that the Holdfast server has.</summary>

@@ -60,7 +60,7 @@ internal static class BenchCommand
         var json = DeploymentOptions.Json();
         var command = new Command("bench", "Measures the deductions per second of a scheme, and audits the ledger afterwards.")
         {
-            deployment.Scheme, deployment.Store, deployment.PreCheck, deployment.Gate, deployment.ApiKey, workload, callers, seconds, rate, stock, seed, json,
+            deployment.Scheme, deployment.Store, deployment.PreCheck, deployment.Gate, deployment.Acknowledge, deployment.ApiKey, workload, callers, seconds, rate, stock, seed, json,
         };
         CommandLineApp.AddExamples(
             command,

@@ -5,8 +5,9 @@ using Holdfast.Hosting;
 
 namespace Holdfast.Cli;
 
-/// <summary>What the caller chose by <c>--scheme</c>, <c>--store</c>, <c>--precheck</c>, <c>--gate</c> and <c>--api-key</c>.</summary>
-internal sealed record DeploymentChoice(string? Scheme, string? Store, string? ApiKey, string? Gate = null, StockPreCheck PreCheck = StockPreCheck.None);
+/// <summary>What the caller chose by <c>--scheme</c>, <c>--store</c>, <c>--precheck</c>, <c>--gate</c>, <c>--acknowledge</c> and <c>--api-key</c>.</summary>
+internal sealed record DeploymentChoice(
+    string? Scheme, string? Store, string? ApiKey, string? Gate = null, StockPreCheck PreCheck = StockPreCheck.None, GateAcknowledgement Acknowledge = GateAcknowledgement.Store);
 
 /// <summary>The options that say which engine a command talks to, and makers of options that several commands share.</summary>
 internal sealed class DeploymentOptions
@@ -38,6 +39,12 @@ internal sealed class DeploymentOptions
         HelpName = "P",
     };
 
+    public Option<GateAcknowledgement> Acknowledge { get; } = new("--acknowledge")
+    {
+        Description = "Who tells the buyer that it is done, in the scheme cached: Store (default) or Gate.",
+        HelpName = "WHO",
+    };
+
     public Option<string?> ApiKey { get; } = new("--api-key")
     {
         Description = $"The API key for a server; the environment variable {ApiKeyVariable} does as well.",
@@ -45,7 +52,8 @@ internal sealed class DeploymentOptions
     };
 
     public DeploymentChoice Read(ParseResult parsed) =>
-        new(parsed.GetValue(Scheme), parsed.GetValue(Store), parsed.GetValue(ApiKey) ?? Environment.GetEnvironmentVariable(ApiKeyVariable), ReadGiven(parsed, Gate), ReadGiven(parsed, PreCheck));
+        new(parsed.GetValue(Scheme), parsed.GetValue(Store), parsed.GetValue(ApiKey) ?? Environment.GetEnvironmentVariable(ApiKeyVariable),
+            ReadGiven(parsed, Gate), ReadGiven(parsed, PreCheck), ReadGiven(parsed, Acknowledge));
 
     /// <summary>Commands that only read have no gate, and no options for it.</summary>
     private static T? ReadGiven<T>(ParseResult parsed, Option<T> option) => parsed.GetResult(option) is null ? default : parsed.GetValue(option);
@@ -136,7 +144,13 @@ internal sealed class Deployment : IAsyncDisposable
                 throw new UsageException($"--precheck: {unfitting}");
             }
 
+            if (choice is { PreCheck: not StockPreCheck.None, Acknowledge: GateAcknowledgement.Gate })
+            {
+                throw new UsageException("--acknowledge: a pre-check only refuses; leave it out, or take the scheme cached");
+            }
+
             options.Gate.Redis = choice.Gate ?? options.Gate.Redis;
+            options.Gate.Acknowledge = choice.Acknowledge;
             try
             {
                 options.Gate.Validate();

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using Holdfast.Hosting;
+using Holdfast.Wire;
 using Microsoft.Extensions.Logging;
 
 namespace Holdfast.Cli;
@@ -29,6 +30,9 @@ internal static class ReconcileCommand
             behind although the gate was told what came later. Copies that are not loaded are counted apart; they mislead nobody.
             Without --fix nothing is written. The store is never written: it is the truth. Where a copy is ahead of the store (it was
             damaged, or the store was set back), --fix begins a new epoch, in which the servers load everything anew.
+            Of a gate that acknowledges by itself it also tells what is on its way to the store, and the incidents: orders that the
+            gate had acknowledged and the store refused. --fix leaves those alone: only the shop can tell whether the order is to
+            be filled (send it again, same id, after a restock) or called off (Abandon); either closes the incident.
             For a store redis:… the ledger is replayed against the counters and operations, as 'holdfast audit' does.
             Exit code 0: nothing differs, or all of it was repaired. 1: something differs, and is named.
 
@@ -100,7 +104,7 @@ internal static class ReconcileCommand
             {
                 store,
                 gate,
-                reconcile = result.IsClean ? "same" : "differs",
+                reconcile = result.IsClean ? "same" : result.Differing == result.Repaired ? "incidents" : "differs",
                 open = result.IsOpen,
                 skus = result.Skus,
                 same = result.Same,
@@ -120,6 +124,11 @@ internal static class ReconcileCommand
                     copy = new { version = difference.Version, available = difference.Available, reserved = difference.Reserved },
                     repaired = difference.IsRepaired,
                 }),
+                backlog = result.Backlog,
+                backlogSeconds = result.BacklogAge is { } waited ? Math.Round(waited.TotalSeconds, 3) : (double?)null,
+                pending = result.Pending.Select(line => new { sku = line.Sku, units = line.Quantity }),
+                openIncidents = result.OpenIncidents,
+                incidents = result.Incidents.Select(incident => new { id = incident.Command.Id, verb = StockJson.VerbName(incident.Command.Verb), outcome = incident.Outcome.ToString(), at = incident.At, lines = incident.Command.Lines.Select(line => new { sku = line.Sku, quantity = line.Quantity }) }),
                 seconds = Math.Round(result.Duration.TotalSeconds, 3),
             });
             return;
@@ -127,7 +136,8 @@ internal static class ReconcileCommand
 
         var verdict = result switch
         {
-            { IsClean: false } => "DIFFERS",
+            { Differing: var differing, Repaired: var repaired } when differing != repaired => "DIFFERS",
+            { IsClean: false } => "INCIDENTS",
             { Differing: > 0 } => "repaired",
             { IsOpen: false } => "closed: no epoch stands in this Redis, so the gate refuses nothing",
             _ => "same",
@@ -145,6 +155,18 @@ internal static class ReconcileCommand
         if (result.Differing > result.Differences.Length)
         {
             terminal.Line($"  … {result.Differing} differences in all");
+        }
+
+        if (result.Backlog > 0)
+        {
+            terminal.Line(string.Create(
+                CultureInfo.InvariantCulture,
+                $"  {result.Backlog} commands with {result.Pending.Sum(static line => line.Quantity)} units are on their way to the store, the oldest for {result.BacklogAge?.TotalSeconds ?? 0:0.0} s"));
+        }
+
+        foreach (var incident in result.Incidents)
+        {
+            terminal.Line($"  incident: {incident.Command} was acknowledged by the gate and refused by the store ({incident.Outcome}) at {incident.At:u}; send it again with the same id when there is stock, or Abandon it and tell the buyer");
         }
     }
 

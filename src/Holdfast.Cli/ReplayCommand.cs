@@ -36,7 +36,7 @@ internal static class ReplayCommand
         var json = DeploymentOptions.Json();
         var command = new Command("replay", "Replays the orders, write-offs and cancellations of a CSV file, then audits the ledger.")
         {
-            file, deployment.Scheme, deployment.Store, deployment.PreCheck, deployment.Gate, deployment.ApiKey, opening, concurrency, stockOut, skipBad, json,
+            file, deployment.Scheme, deployment.Store, deployment.PreCheck, deployment.Gate, deployment.Acknowledge, deployment.ApiKey, opening, concurrency, stockOut, skipBad, json,
         };
         CommandLineApp.AddExamples(
             command,

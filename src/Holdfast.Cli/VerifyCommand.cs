@@ -13,7 +13,7 @@ internal static class VerifyCommand
         var json = DeploymentOptions.Json();
         var command = new Command("verify", "Checks that a deployment keeps the contract, case by case.")
         {
-            deployment.Scheme, deployment.Store, deployment.PreCheck, deployment.Gate, deployment.ApiKey, only, json,
+            deployment.Scheme, deployment.Store, deployment.PreCheck, deployment.Gate, deployment.Acknowledge, deployment.ApiKey, only, json,
         };
         CommandLineApp.AddExamples(
             command,

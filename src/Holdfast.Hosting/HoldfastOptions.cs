@@ -46,6 +46,10 @@ public class HoldfastOptions
         {
             problems.Add($"{SectionName}:PreCheck {preCheck}.");
         }
+        else if (PreCheck != StockPreCheck.None && Gate.Acknowledge == GateAcknowledgement.Gate)
+        {
+            problems.Add($"{SectionName}:Gate:Acknowledge is Gate; a pre-check only refuses, so leave it at Store, or take the scheme cached.");
+        }
 
         try
         {

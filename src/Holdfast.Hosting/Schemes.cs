@@ -125,6 +125,11 @@ public static class SchemeCatalog
             throw new ArgumentException($"PreCheck {unfitting}.", nameof(options));
         }
 
+        if (options.PreCheck != StockPreCheck.None && options.Gate.Acknowledge == GateAcknowledgement.Gate)
+        {
+            throw new ArgumentException("Gate.Acknowledge is Gate; a pre-check only refuses, so leave it at Store, or take the scheme cached.", nameof(options));
+        }
+
         services ??= NoServices.Instance;
         var opened = await kind!.OpenAsync(new(place!, found!.Transactions, readOnly, services), cancellationToken).ConfigureAwait(false);
         try

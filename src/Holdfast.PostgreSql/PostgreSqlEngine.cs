@@ -98,9 +98,14 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
     /// <inheritdoc/>
     /// <exception cref="InvalidOperationException">The store was opened read-only.</exception>
     /// <exception cref="PostgreSqlStoreException">A retry can't help: the store's rows or tables were changed by other hands.</exception>
-    public async ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+    public ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(commands);
+        return ExecuteAsync(commands, fence: null, cancellationToken);
+    }
+
+    private async ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, string? fence, CancellationToken cancellationToken)
+    {
         if (_options.ReadOnly)
         {
             throw new InvalidOperationException($"{Server} was opened read-only: it answers reads only.");
@@ -125,7 +130,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
             for (var start = 0; start < results.Length;)
             {
                 var end = EndOfTransaction(all, start);
-                var trouble = await TransactAsync(all[start..end], new(results, start, end - start), cancellationToken).ConfigureAwait(false);
+                var trouble = await TransactAsync(all[start..end], new(results, start, end - start), fence, cancellationToken).ConfigureAwait(false);
                 start = end;
                 if (trouble is not null)
                 {
@@ -293,7 +298,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
 
     /// <summary>Decides commands in one transaction, trying it again as long as that is safe and sensible.</summary>
     /// <returns>What went wrong, or <see langword="null"/>.</returns>
-    private async Task<string?> TransactAsync(ArraySegment<StockCommand> commands, ArraySegment<StockResult> results, CancellationToken cancellationToken)
+    private async Task<string?> TransactAsync(ArraySegment<StockCommand> commands, ArraySegment<StockResult> results, string? fence, CancellationToken cancellationToken)
     {
         var began = _clock.GetTimestamp();
         var trouble = "";
@@ -306,7 +311,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
                 break;
             }
 
-            var work = new Work(commands, results);
+            var work = new Work(commands, results, fence);
             NpgsqlConnection? connection = null;
             try
             {
@@ -395,6 +400,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
     /// <returns>Whether it was decided; otherwise nothing was applied and it may be tried again.</returns>
     private Task<bool> TryAsync(NpgsqlConnection connection, Work work, CancellationToken cancellationToken) => _options.Transactions switch
     {
+        _ when work.Fence is { } fence => TryLockedAsync(connection, work, [.. s_begin, fence], cancellationToken),
         PostgreSqlTransactions.Version => TryVersionAsync(connection, work, cancellationToken),
         PostgreSqlTransactions.Command when work.Commands[0].Verb is StockVerb.Deduct or StockVerb.Reserve => TryConditionalAsync(connection, work, cancellationToken),
         _ => TryLockedAsync(connection, work, s_begin, cancellationToken),
@@ -404,7 +410,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
     private async Task<bool> TryLockedAsync(NpgsqlConnection connection, Work work, string[] prologue, CancellationToken cancellationToken)
     {
         var transaction = new Transaction(_sql, connection, null, _timeoutSeconds, work.Commands);
-        if (await LoadLockedAsync(transaction, work.Commands, prologue, s_beginAgain, cancellationToken).ConfigureAwait(false) is not { } state)
+        if (await LoadLockedAsync(transaction, work.Commands, prologue, work.Fence is { } fence ? [.. s_beginAgain, fence] : s_beginAgain, cancellationToken).ConfigureAwait(false) is not { } state)
         {
             await transaction.RunAsync(s_rollBack, cancellationToken).ConfigureAwait(false);
             return false;
@@ -534,8 +540,11 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
     }
 
     /// <summary>What one attempt works on, and how far it has come.</summary>
-    private sealed class Work(ArraySegment<StockCommand> commands, ArraySegment<StockResult> results)
+    private sealed class Work(ArraySegment<StockCommand> commands, ArraySegment<StockResult> results, string? fence)
     {
+        /// <summary>A statement that each attempt begins with, and that fails where the attempt must not commit.</summary>
+        public string? Fence { get; } = fence;
+
         public ArraySegment<StockCommand> Commands { get; } = commands;
 
         public ArraySegment<StockResult> Results { get; } = results;

@@ -147,6 +147,45 @@ internal static class Schema
         );
         CREATE UNIQUE INDEX flow_opening_position ON {s}.flow_opening(position);
         """,
+
+        // 3. Gates that acknowledge by themselves.
+        //
+        // Every transaction that carries what a gate acknowledged holds the gate's row: FOR SHARE, so that they don't
+        // wait for each other, while the next epoch and the next turn wait for all of them. hold_gate is a procedure because it answers
+        // nothing, so the batch that it begins has the same result sets as every other.
+        //
+        // gate_incident.command: the command in its wire form.
+        """
+        CREATE TABLE {s}.gate(
+            epoch bigint NOT NULL,
+            turn  bigint NOT NULL,
+            name  text   COLLATE "C" PRIMARY KEY
+        );
+        CREATE TABLE {s}.gate_node(
+            carried bigint      NOT NULL,
+            until   timestamptz NOT NULL,
+            gate    text        COLLATE "C" NOT NULL,
+            node    text        COLLATE "C" NOT NULL,
+            PRIMARY KEY (gate, node)
+        ) WITH (fillfactor = 50);
+        CREATE TABLE {s}.gate_incident(
+            number  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            epoch   bigint NOT NULL,
+            at      bigint NOT NULL,
+            outcome text   NOT NULL,
+            gate    text   COLLATE "C" NOT NULL,
+            entry   text   COLLATE "C" NOT NULL,
+            command text   NOT NULL,
+            UNIQUE (gate, entry)
+        );
+        CREATE PROCEDURE {s}.hold_gate(text, bigint, bigint) LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM 1 FROM {s}.gate g WHERE g.name = $1 AND g.epoch = $2 AND g.turn = $3 FOR SHARE;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'the epoch or the turn of the gate is over' USING ERRCODE = 'HF001';
+            END IF;
+        END $$;
+        """,
     ];
 
     /// <summary>How long a migration may take, and the wait for another process's: on a large store it builds indexes.</summary>

@@ -1,3 +1,5 @@
+using System.Globalization;
+
 namespace Holdfast.PostgreSql;
 
 /// <summary>
@@ -22,6 +24,8 @@ internal sealed class Statements
         "SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' THEN pg_logical_emit_message(true, 'holdfast', ''::text)::text ELSE set_config('synchronous_commit', 'off', true) END";
 
     private const string RowColumns = "s.sku, s.available, s.reserved, s.restocked, s.adjusted, s.supplied, s.version, s.changed_at";
+
+    private readonly string _holdGate;
 
     public Statements(string schema)
     {
@@ -152,6 +156,26 @@ internal sealed class Statements
             """;
         Levels = $"WITH t AS MATERIALIZED (SELECT {time} AS now) SELECT {level} WHERE s.sku = ANY($3)";
         ListLevels = $"WITH t AS MATERIALIZED (SELECT {time} AS now) SELECT {level} WHERE s.sku >= $3 AND s.sku > $4 ORDER BY s.sku LIMIT $5";
+        _holdGate = $"CALL {s}.hold_gate";
+        KeepGate = $"""
+            WITH kept AS (
+                INSERT INTO {s}.gate_node AS n(gate, node, carried, until) VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond')
+                ON CONFLICT (gate, node) DO UPDATE SET carried = excluded.carried, until = excluded.until
+            )
+            SELECT epoch FROM {s}.gate WHERE name = $1
+            """;
+        AdvanceGate = $"""
+            INSERT INTO {s}.gate AS g(name, turn, epoch) VALUES ($1, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+            ON CONFLICT (name) DO UPDATE SET epoch = greatest(g.epoch + 1, excluded.epoch), turn = 0 RETURNING epoch
+            """;
+        TakeGateTurn = $"UPDATE {s}.gate SET turn = turn + 1 WHERE name = $1 AND epoch = $2 RETURNING turn";
+        GateMembers = $"SELECT node, carried, until > clock_timestamp() FROM {s}.gate_node WHERE gate = $1 ORDER BY node";
+        LeaveGate = $"DELETE FROM {s}.gate_node WHERE gate = $1 AND node = $2";
+        AddIncidents = $"""
+            INSERT INTO {s}.gate_incident(gate, epoch, entry, outcome, at, command)
+            SELECT * FROM unnest($1, $2, $3, $4, $5, $6) ON CONFLICT (gate, entry) DO NOTHING
+            """;
+        ReadIncidents = $"SELECT number, gate, epoch, entry, outcome, at, command FROM {s}.gate_incident WHERE gate = $1 AND number > $2 ORDER BY number LIMIT $3";
         FindOperation = $"SELECT {time}, {OperationColumns} FROM {s}.operation o WHERE o.id = $3";
 
         const string page = "AND o.id > $2 AND ($3::bigint IS NULL OR o.created_at < $3) ORDER BY o.id LIMIT $4";
@@ -259,6 +283,23 @@ internal sealed class Statements
     public string ListLevels { get; }
 
     public string FindOperation { get; }
+
+    public string KeepGate { get; }
+
+    public string AdvanceGate { get; }
+
+    public string TakeGateTurn { get; }
+
+    public string GateMembers { get; }
+
+    public string LeaveGate { get; }
+
+    public string AddIncidents { get; }
+
+    public string ReadIncidents { get; }
+
+    /// <summary>Fails in a transaction whose gate is in another epoch or turn, and keeps it in this one until the transaction ends. A gate's name has nothing to quote.</summary>
+    public string HoldGate(string gate, long epoch, long turn) => string.Create(CultureInfo.InvariantCulture, $"{_holdGate}('{gate}', {epoch}, {turn})");
 
     public string ListAll { get; }
 

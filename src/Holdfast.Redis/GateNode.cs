@@ -34,6 +34,7 @@ internal sealed class GateNode : IAsyncDisposable
     private GateTick _latest = new(0, IsBegun: false, 0, 0, KnowsIds: false, 0, "", IsSettled: false, Leads: false, 0, "", "", []);
     private Func<CancellationToken, ValueTask<string>> _findCursor = static _ => new("");
     private bool _isAttached;
+    private bool _mayLead = true;
     private readonly TaskCompletionSource _drained = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private bool _isClosing;
     private bool _isReturning;
@@ -64,6 +65,15 @@ internal sealed class GateNode : IAsyncDisposable
     /// <summary>The keys of every script of the gate.</summary>
     public RedisKey[] Keys { get; }
 
+    /// <summary>Whether this process wants to be the one that follows the ledger.</summary>
+    public bool MayLead { get => Volatile.Read(ref _mayLead); set => Volatile.Write(ref _mayLead, value); }
+
+    /// <summary>Another key of the gate.</summary>
+    public RedisKey KeyOf(string what) => $"{{{_options.Name}}}:gate:{what}";
+
+    /// <summary>This process's name among the gate's.</summary>
+    public string Name => _name;
+
     /// <summary>What the last look at the gate showed.</summary>
     public GateTick Latest => Volatile.Read(ref _latest);
 
@@ -85,7 +95,7 @@ internal sealed class GateNode : IAsyncDisposable
         _findCursor = findCursor;
         await TickAsync(Presence.Missing, cancellationToken).ConfigureAwait(false);
         var (id, at) = (Latest.LastId, Latest.LastAt);
-        var isAnother = id.Length > 0 && !await isOurs(id, long.Parse(at, CultureInfo.InvariantCulture), cancellationToken).ConfigureAwait(false);
+        var isAnother = id.Length > 0 && _options.Acknowledge == GateAcknowledgement.Store && !await isOurs(id, long.Parse(at, CultureInfo.InvariantCulture), cancellationToken).ConfigureAwait(false);
         if (isAnother)
         {
             _logger.LogWarning("The gate {Name} in {Server} has followed another ledger than this store's, or this store was set back: the gate is begun anew.", _options.Name, _redis.Server);
@@ -161,13 +171,13 @@ internal sealed class GateNode : IAsyncDisposable
             TimesDown++;
         }
 
-        _logger.LogWarning(failure, "The gate can't be used: {Failure} Commands {Policy}.", failure.Message, _options.WhenDown == GateDownPolicy.Store ? "go straight to the store as soon as no other process relies on this one" : "are answered Busy");
+        _logger.LogWarning(failure, "The gate can't be used: {Failure} Commands {Policy}.", failure.Message, _options.GoesAround ? "go straight to the store as soon as no other process relies on this one" : "are answered Busy");
     }
 
     /// <summary>Lets commands go around the gate, until <see cref="EndAround"/>, or says why not.</summary>
     public bool TryGoAround(IReadOnlyList<StockCommand> commands, [NotNullWhen(false)] out string? whyNot)
     {
-        if (_options.WhenDown == GateDownPolicy.Busy)
+        if (!_options.GoesAround)
         {
             whyNot = $"{_redis.Server} can't be reached";
             return false;
@@ -381,7 +391,7 @@ internal sealed class GateNode : IAsyncDisposable
 
             // An epoch that was never seen has to be begun with a cursor of the store's; later ones with the last that is known.
             var latest = Latest;
-            var cursor = latest.Epoch == 0 ? await _findCursor(cancellationToken).ConfigureAwait(false) : latest.Cursor;
+            var cursor = latest.Epoch == 0 && _options.Acknowledge == GateAcknowledgement.Store ? await _findCursor(cancellationToken).ConfigureAwait(false) : latest.Cursor;
             long oldest;
             lock (_lock)
             {
@@ -404,8 +414,9 @@ internal sealed class GateNode : IAsyncDisposable
 
             RedisValue[] arguments =
             [
-                _name, heardUntil, oldest, (long)_options.ForgetAfter.TotalMilliseconds, latest.Epoch, cursor, presence == Presence.Here ? 1 : 0,
-                (long)_options.Lease.TotalMilliseconds, missed, 2 * (long)_options.Lease.TotalMilliseconds, 1L << _options.IdBits, .. latest.Nodes.Select(node => (RedisValue)node),
+                _name, heardUntil, oldest, (long)_options.ForgetAfter.TotalMilliseconds, latest.Epoch, cursor, presence == Presence.Here && MayLead ? 1 : 0,
+                (long)_options.Lease.TotalMilliseconds, missed, _options.Acknowledge == GateAcknowledgement.Gate ? 0 : 2 * (long)_options.Lease.TotalMilliseconds, 1L << _options.IdBits,
+                _options.Acknowledge == GateAcknowledgement.Gate ? "gate" : "store", .. latest.Nodes.Select(node => (RedisValue)node),
             ];
             var answer = await _redis.RunAsync(GateScripts.Tick, Keys, arguments, cancellationToken).ConfigureAwait(false);
             if (GateTick.Read(answer) is { } tick)

@@ -16,7 +16,18 @@ internal static class GateScripts
     public static readonly RedisScript Compare = Load("gate-compare");
     public static readonly RedisScript Scan = Load("gate-scan");
 
+    // Of a gate that acknowledges by itself.
+    public static readonly RedisScript Take = LoadSale("gate-take");
+    public static readonly RedisScript Entries = LoadSale("gate-entries");
+    public static readonly RedisScript Settle = LoadSale("gate-settle");
+    public static readonly RedisScript Verdicts = LoadSale("gate-verdicts");
+    public static readonly RedisScript Status = LoadSale("gate-status");
+    public static readonly RedisScript Carry = LoadSale("gate-carry");
+    public static readonly RedisScript Begin = LoadSale("gate-begin");
+
     private static RedisScript Load(string name) => new(name, ReadText("gate-common") + "\n" + ReadText(name));
+
+    private static RedisScript LoadSale(string name) => new(name, ReadText("gate-common") + "\n" + ReadText("gate-sale-common") + "\n" + ReadText(name));
 
     private static string ReadText(string name)
     {

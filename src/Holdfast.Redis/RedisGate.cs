@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Holdfast.Redis;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
@@ -29,6 +30,7 @@ public sealed class RedisGate : DelegatingStockEngine
     private readonly GateCheck _check;
     private readonly TimeProvider _clock;
     private readonly ILogger _logger;
+    private readonly GateSale? _sale;
     private int _disposed;
 
     private RedisGate(IStockEngine inner, RedisConnection redis, RedisGateOptions options, TimeProvider clock, ILogger logger)
@@ -42,6 +44,10 @@ public sealed class RedisGate : DelegatingStockEngine
         _copies = new(redis, _node.Keys, options);
         _follower = new(inner, _node, _copies, options, clock, logger);
         _check = new(inner, redis, _node, _follower, options, clock, logger);
+        if (options.Acknowledge == GateAcknowledgement.Gate)
+        {
+            _sale = new(inner, FindStore(inner), redis, _node, options, clock, logger);
+        }
     }
 
     /// <summary>Opens a gate in front of an engine, which it owns from then on.</summary>
@@ -50,7 +56,7 @@ public sealed class RedisGate : DelegatingStockEngine
     /// <param name="clock">The clock of leases and waits; the system's by default.</param>
     /// <param name="logger">Told when Redis is lost and when it is back; nobody by default.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
-    /// <exception cref="ArgumentException">An option is out of its bounds.</exception>
+    /// <exception cref="ArgumentException">An option is out of its bounds, or the gate is to acknowledge in front of a store that is no <see cref="IGateStore"/>.</exception>
     /// <exception cref="RedisStoreException">Redis can't be reached, or is set to throw keys away.</exception>
     public static async ValueTask<RedisGate> OpenAsync(
         IStockEngine inner, RedisGateOptions? options = null, TimeProvider? clock = null, ILogger<RedisGate>? logger = null, CancellationToken cancellationToken = default)
@@ -60,6 +66,11 @@ public sealed class RedisGate : DelegatingStockEngine
         options.Validate();
         clock ??= TimeProvider.System;
         var log = (ILogger?)logger ?? NullLogger.Instance;
+        if (options.Acknowledge == GateAcknowledgement.Gate)
+        {
+            FindStore(inner);
+        }
+
         var redis = await RedisConnection.OpenAsync(options.Redis, options.CallTimeout, options.MaxInFlight, clock, log, cancellationToken).ConfigureAwait(false);
         var gate = new RedisGate(inner, redis, options, clock, log);
         try
@@ -71,6 +82,11 @@ public sealed class RedisGate : DelegatingStockEngine
             }
 
             await gate._node.StartAsync(token => FindEndAsync(inner, token), gate.HasEntryAsync, cancellationToken).ConfigureAwait(false);
+            if (gate._sale is { } sale)
+            {
+                await sale.StartAsync(cancellationToken).ConfigureAwait(false);
+            }
+
             gate._follower.Start();
             return gate;
         }
@@ -105,6 +121,11 @@ public sealed class RedisGate : DelegatingStockEngine
         {
             var tick = _node.Latest;
             var now = _node.RedisTimeAtMost();
+            if (_sale is not null)
+            {
+                return _sale.Epochs.TryEnter(out var epoch, out _) && _sale.Epochs.Leave() && tick.KnowsIds && tick.Epoch == epoch && tick.Fresh > 0;
+            }
+
             return _node.IsAttached && tick.KnowsIds && tick.Sure > now && tick.Fresh > 0 && now - tick.Fresh <= (long)_options.MaxLag.TotalMilliseconds + (long)_options.Lease.TotalMilliseconds;
         }
     }
@@ -116,7 +137,12 @@ public sealed class RedisGate : DelegatingStockEngine
     public TimeSpan? LastRecovery => _node.LastRecovery;
 
     /// <summary>What the gate has done in this process so far.</summary>
-    public RedisGateCounts Counts => _check.Counts;
+    public RedisGateCounts Counts => _sale?.Counts ?? _check.Counts;
+
+    /// <summary>The guarantees of the store; where the gate acknowledges, an acknowledged command may be lost with Redis and the process that acknowledged it.</summary>
+    public override StockTraits Traits => _sale is null ? Inner.Traits : Inner.Traits & ~StockTraits.DurableAck;
+
+    internal GateSale? Sale => _sale;
 
     /// <inheritdoc/>
     public override ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
@@ -130,7 +156,7 @@ public sealed class RedisGate : DelegatingStockEngine
         }
 
         // What was begun is brought to its end whether or not its caller waits for it: until then it counts as under way.
-        var running = RunAsync([.. commands]);
+        var running = _sale is null ? RunAsync([.. commands]) : SellAsync(_sale, [.. commands]);
         return cancellationToken.CanBeCanceled && !running.IsCompleted ? new(running.WaitAsync(cancellationToken)) : new(running);
     }
 
@@ -140,6 +166,7 @@ public sealed class RedisGate : DelegatingStockEngine
         ArgumentNullException.ThrowIfNull(skus);
         if (options.MaxStaleness <= TimeSpan.Zero || skus.Count == 0 || !_node.IsAttached)
         {
+            await SettleAsync(cancellationToken).ConfigureAwait(false);
             return await Inner.GetStockAsync(skus, options, cancellationToken).ConfigureAwait(false);
         }
 
@@ -187,6 +214,29 @@ public sealed class RedisGate : DelegatingStockEngine
         return levels;
     }
 
+    /// <inheritdoc/>
+    public override async ValueTask<OperationView?> GetOperationAsync(string id, CancellationToken cancellationToken = default)
+    {
+        await SettleAsync(cancellationToken).ConfigureAwait(false);
+        return await Inner.GetOperationAsync(id, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <inheritdoc/>
+    public override IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix = null, string? after = null, CancellationToken cancellationToken = default) =>
+        Settled(Inner.ListStockAsync(prefix, after, cancellationToken), cancellationToken);
+
+    /// <inheritdoc/>
+    public override IAsyncEnumerable<OperationView> ListOperationsAsync(OperationQuery query, CancellationToken cancellationToken = default) =>
+        Settled(Inner.ListOperationsAsync(query, cancellationToken), cancellationToken);
+
+    /// <inheritdoc/>
+    public override IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, CancellationToken cancellationToken = default) =>
+        Settled(Inner.ReadFlowAsync(query, cancellationToken), cancellationToken);
+
+    /// <summary>Where the gate acknowledges: waits until the store has everything that was acknowledged before the call. Otherwise it has, always.</summary>
+    /// <exception cref="RedisStoreException">It does not get there within <see cref="RedisGateOptions.DecisionTimeout"/>.</exception>
+    public ValueTask SettleAsync(CancellationToken cancellationToken = default) => _sale is null ? default : new(_sale.DrainAsync(cancellationToken));
+
     /// <summary>Stops using the gate, takes leave of it, and disposes the engine inside.</summary>
     public override async ValueTask DisposeAsync()
     {
@@ -207,9 +257,25 @@ public sealed class RedisGate : DelegatingStockEngine
         await _node.RefreshAsync(cancellationToken).ConfigureAwait(false);
     }
 
+    /// <summary>For tests: ends without a farewell, as a process that is killed does.</summary>
+    internal async Task AbandonAsync()
+    {
+        Volatile.Write(ref _disposed, 1);
+        await _redis.DisposeAsync().ConfigureAwait(false);
+        await (_sale?.AbandonAsync() ?? Task.CompletedTask).ConfigureAwait(false);
+        await _check.DisposeAsync().ConfigureAwait(false);
+        await _follower.DisposeAsync().ConfigureAwait(false);
+        await _node.DisposeAsync().ConfigureAwait(false);
+    }
+
     private async ValueTask CloseAsync()
     {
         await _node.DrainAsync(s_drainTimeout).ConfigureAwait(false);
+        if (_sale is not null)
+        {
+            await _sale.DisposeAsync().ConfigureAwait(false);
+        }
+
         await _check.DisposeAsync().ConfigureAwait(false);
         await _follower.DisposeAsync().ConfigureAwait(false);
         await _node.DisposeAsync().ConfigureAwait(false);
@@ -225,6 +291,40 @@ public sealed class RedisGate : DelegatingStockEngine
         }
 
         return store is IFlowEnd end ? await end.GetFlowEndAsync(cancellationToken).ConfigureAwait(false) ?? "" : "";
+    }
+
+    /// <summary>The store at the bottom, for a gate that acknowledges by itself.</summary>
+    internal static IGateStore FindStore(IStockEngine store)
+    {
+        while (store is DelegatingStockEngine layer)
+        {
+            store = layer.Inner;
+        }
+
+        return store as IGateStore ?? throw new ArgumentException($"Gate.Acknowledge is Gate, and the store ({store.GetType().Name}) can't be told what a gate has acknowledged; PostgreSQL and SQLite can.", nameof(store));
+    }
+
+    private async Task<IReadOnlyList<StockResult>> SellAsync(GateSale sale, StockCommand[] commands)
+    {
+        var epoch = _node.Begin();
+        try
+        {
+            return await sale.ExecuteAsync(commands).ConfigureAwait(false);
+        }
+        finally
+        {
+            _node.End(epoch);
+        }
+    }
+
+    /// <summary>A listing that begins when the store has everything that was acknowledged before.</summary>
+    private async IAsyncEnumerable<T> Settled<T>(IAsyncEnumerable<T> listing, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        await SettleAsync(cancellationToken).ConfigureAwait(false);
+        await foreach (var each in listing.ConfigureAwait(false))
+        {
+            yield return each;
+        }
     }
 
     private async ValueTask<bool> HasEntryAsync(string operationId, long at, CancellationToken cancellationToken) =>

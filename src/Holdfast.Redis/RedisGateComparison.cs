@@ -91,8 +91,23 @@ public sealed record GateComparison
     /// <summary>The differences, at most the first <see cref="RedisGateReconciler.MostListed"/>.</summary>
     public required ImmutableArray<GateDifference> Differences { get; init; }
 
-    /// <summary>Whether nothing differs, or all of it was repaired.</summary>
-    public bool IsClean => Differing == Repaired;
+    /// <summary>Where the gate acknowledges by itself: commands in its stream that the store does not have yet. That is no difference.</summary>
+    public long Backlog { get; init; }
+
+    /// <summary>How long the oldest of them has waited; <see langword="null"/> without one.</summary>
+    public TimeSpan? BacklogAge { get; init; }
+
+    /// <summary>Units that those commands want, by SKU: at most about 500 SKUs.</summary>
+    public ImmutableArray<StockLine> Pending { get; init; } = [];
+
+    /// <summary>Commands that the gate had acknowledged and the store refused, and that still are not in it: neither applied later nor closed by Cancel or Abandon.</summary>
+    public long OpenIncidents { get; init; }
+
+    /// <summary>Those, at most the first <see cref="RedisGateReconciler.MostListed"/>.</summary>
+    public ImmutableArray<GateIncident> Incidents { get; init; } = [];
+
+    /// <summary>Whether nothing differs, or all of it was repaired, and no incident is open.</summary>
+    public bool IsClean => Differing == Repaired && OpenIncidents == 0;
 }
 
 /// <summary>How fast a comparison goes, and how patient it is.</summary>

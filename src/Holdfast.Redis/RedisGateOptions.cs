@@ -12,6 +12,19 @@ public enum GateDownPolicy
     Busy = 1,
 }
 
+/// <summary>Who tells the buyer that it is done.</summary>
+public enum GateAcknowledgement
+{
+    /// <summary>The store: nothing that was acknowledged hangs on Redis.</summary>
+    Store = 0,
+
+    /// <summary>
+    /// The gate, as soon as Redis has the command in its stream; the store takes it over from there. What was acknowledged is lost only when
+    /// Redis loses it and the process that acknowledged it ends before the store has it.
+    /// </summary>
+    Gate = 1,
+}
+
 /// <summary>How a <see cref="RedisGate"/> works. Checked when it opens. All processes of one gate should be given the same.</summary>
 public sealed class RedisGateOptions
 {
@@ -24,8 +37,26 @@ public sealed class RedisGateOptions
     /// <summary>The gate's name, and the hash tag of all its keys: 1 to 48 lower-case letters, digits, underscores and hyphens. One name is one gate, before one store.</summary>
     public string Name { get; set; } = "holdfast";
 
-    /// <summary>What happens while Redis can't be reached.</summary>
+    /// <summary>Who acknowledges deductions and reservations.</summary>
+    public GateAcknowledgement Acknowledge { get; set; }
+
+    /// <summary>What happens while Redis can't be reached. Where the gate acknowledges it is always <see cref="GateDownPolicy.Busy"/>: what it has promised must reach the store first.</summary>
     public GateDownPolicy WhenDown { get; set; }
+
+    /// <summary>Where the gate acknowledges: most commands that wait in Redis for the store, 1 to 10,000,000; past it Busy. It bounds what a process remembers, too.</summary>
+    public int MaxBacklog { get; set; } = 100_000;
+
+    /// <summary>
+    /// Where the gate acknowledges: for how long a process goes on selling when it can't hear the store, 100 milliseconds to 1 hour. When Redis has
+    /// lost something, a new epoch waits so long for a process that is not heard any more, and no longer than a moment for the others.
+    /// </summary>
+    public TimeSpan StoreLease { get; set; } = TimeSpan.FromMinutes(1);
+
+    /// <summary>Where the gate acknowledges: how long a command that only the store can decide waits for it, 10 milliseconds to 5 minutes; past it InDoubt.</summary>
+    public TimeSpan DecisionTimeout { get; set; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>Whether commands go around the gate while Redis can't be reached.</summary>
+    internal bool GoesAround => WhenDown == GateDownPolicy.Store && Acknowledge == GateAcknowledgement.Store;
 
     /// <summary>
     /// How old the copies of the stock may be by which the gate refuses, 10 milliseconds to 1 minute. Units that are given back through a
@@ -70,6 +101,10 @@ public sealed class RedisGateOptions
         Check(nameof(Name), Name is { Length: >= 1 and <= 48 } && Name.All(c => c is (>= 'a' and <= 'z') or (>= '0' and <= '9') or '_' or '-'),
             $"is '{Name}'; it must be 1 to 48 lower-case letters, digits, underscores and hyphens");
         Check(nameof(WhenDown), Enum.IsDefined(WhenDown), $"is {(int)WhenDown}; it must be Store or Busy");
+        Check(nameof(Acknowledge), Enum.IsDefined(Acknowledge), $"is {(int)Acknowledge}; it must be Store or Gate");
+        Check(nameof(MaxBacklog), MaxBacklog is >= 1 and <= 10_000_000, $"is {MaxBacklog}; it must be from 1 to 10000000");
+        CheckTime(nameof(StoreLease), StoreLease, 0.1, 3_600);
+        CheckTime(nameof(DecisionTimeout), DecisionTimeout, 0.01, 300);
         CheckTime(nameof(MaxLag), MaxLag, 0.01, 60);
         CheckTime(nameof(FollowInterval), FollowInterval, 0.001, 10);
         Check(nameof(FollowInterval), FollowInterval < MaxLag, $"is {FollowInterval:c}; it must be less than MaxLag ({MaxLag:c})");

@@ -109,6 +109,9 @@ public sealed class RedisGateReconciler : IAsyncDisposable
                 await RepairAsync(run, cancellationToken).ConfigureAwait(false);
             }
 
+            var status = GateStatus.Read(await _redis.RunAsync(GateScripts.Status, _keys, [1], cancellationToken).ConfigureAwait(false));
+            var incidents = await FindOpenIncidentsAsync(cancellationToken).ConfigureAwait(false);
+
             // Only what still differs is remembered, so this never grows past one comparison's differences.
             _since = run.Differences.Where(static difference => !difference.IsRepaired).ToDictionary(static difference => difference.Sku, static difference => difference.Since, StringComparer.Ordinal);
             return new()
@@ -126,6 +129,11 @@ public sealed class RedisGateReconciler : IAsyncDisposable
                 Units = run.Differences.Sum(static difference => difference.Units),
                 OldestAge = _since.Count == 0 ? null : _clock.GetUtcNow() - _since.Values.Min(),
                 Differences = [.. run.Differences.Take(MostListed)],
+                Backlog = status.Backlog,
+                BacklogAge = status.OldestAge,
+                Pending = ReadTaken(status.Taken),
+                OpenIncidents = incidents.Count,
+                Incidents = [.. incidents.Take(MostListed)],
             };
         }
         finally
@@ -139,6 +147,44 @@ public sealed class RedisGateReconciler : IAsyncDisposable
     {
         await _redis.DisposeAsync().ConfigureAwait(false);
         _running.Dispose();
+    }
+
+    /// <summary>Incidents whose command is not in the store by now, and was not closed either.</summary>
+    private async Task<List<GateIncident>> FindOpenIncidentsAsync(CancellationToken cancellationToken)
+    {
+        var open = new List<GateIncident>();
+        var store = _store;
+        while (store is DelegatingStockEngine layer)
+        {
+            store = layer.Inner;
+        }
+
+        if (store is IGateStore gates)
+        {
+            await foreach (var incident in gates.ReadIncidentsAsync(_gate.Name, cancellationToken).ConfigureAwait(false))
+            {
+                if (await _store.GetOperationAsync(incident.Command.Id, cancellationToken).ConfigureAwait(false) is null)
+                {
+                    open.Add(incident);
+                }
+            }
+        }
+
+        return open;
+    }
+
+    private static ImmutableArray<StockLine> ReadTaken(string[] taken)
+    {
+        var lines = ImmutableArray.CreateBuilder<StockLine>(taken.Length / 2);
+        for (var i = 0; i + 1 < taken.Length; i += 2)
+        {
+            if (taken[i].Length > 0 && long.TryParse(taken[i + 1], CultureInfo.InvariantCulture, out var units))
+            {
+                lines.Add(new(taken[i], units));
+            }
+        }
+
+        return lines.DrainToImmutable();
     }
 
     /// <summary>Every row of the store: its copy is the row, or not loaded, or has to be looked at closely.</summary>
@@ -345,11 +391,19 @@ public sealed class RedisGateReconciler : IAsyncDisposable
     /// <summary>Begins an epoch as a process does that finds the gate of another store: nothing that was loaded before counts any more.</summary>
     private async Task BeginEpochAsync(CancellationToken cancellationToken)
     {
+        if ((string?)await _redis.CallAsync(["HGET", _keys[0], "ack"], cancellationToken).ConfigureAwait(false) == "gate")
+        {
+            // Only its processes may begin an epoch: they have to bring what was acknowledged to the store first. Without this mark the gate is closed.
+            await _redis.CallAsync(["HDEL", (RedisKey)$"{{{_gate.Name}}}:gate:taken", ""], cancellationToken).ConfigureAwait(false);
+            _logger.LogWarning("Closed the gate {Name} in {Server}: a copy was ahead of the store. Its processes bring what was acknowledged to the store and begin a new epoch.", _gate.Name, _redis.Server);
+            return;
+        }
+
         var gate = await ReadAsync([], cancellationToken).ConfigureAwait(false);
         var cursor = await RedisGate.FindEndAsync(_store, cancellationToken).ConfigureAwait(false);
         var name = string.Create(CultureInfo.InvariantCulture, $"reconciler-{Environment.ProcessId}-{Guid.NewGuid():N}");
         RedisValue[] Arguments(string heardUntil, int missed) =>
-            [name, heardUntil, 0, (long)s_forgetAfter.TotalMilliseconds, gate.Epoch, cursor, 0, (long)_gate.Lease.TotalMilliseconds, missed, 2 * (long)_gate.Lease.TotalMilliseconds, gate.IdsEnd];
+            [name, heardUntil, 0, (long)s_forgetAfter.TotalMilliseconds, gate.Epoch, cursor, 0, (long)_gate.Lease.TotalMilliseconds, missed, 2 * (long)_gate.Lease.TotalMilliseconds, gate.IdsEnd, "store"];
 
         await _redis.RunAsync(GateScripts.Tick, _keys, Arguments("0", missed: 3), cancellationToken).ConfigureAwait(false);
         _logger.LogWarning("Began a new epoch of the gate {Name} in {Server}: a copy was ahead of the store. The processes of the gate load the stock anew.", _gate.Name, _redis.Server);

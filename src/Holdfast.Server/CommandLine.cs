@@ -38,6 +38,9 @@ internal sealed record CommandLine
                 case "--precheck":
                     line.Settings[$"{HoldfastOptions.SectionName}:PreCheck"] = value ?? Next(args, ref i);
                     break;
+                case "--acknowledge":
+                    line.Settings[$"{HoldfastOptions.SectionName}:Gate:Acknowledge"] = value ?? Next(args, ref i);
+                    break;
                 case "--gate":
                     line.Settings[$"{HoldfastOptions.SectionName}:Gate:Redis"] = value ?? Next(args, ref i);
                     break;
@@ -62,7 +65,7 @@ internal sealed record CommandLine
             {HoldfastServer.DefaultUrl} with the scheme '{SchemeCatalog.DefaultScheme}' and keeps its data in ./holdfast-data.
 
             Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--precheck redis] [--gate HOST:PORT]
-                                   [--urls URLS]
+                                   [--acknowledge Store|Gate] [--urls URLS]
 
               --scheme NAME   how commands are executed (default {SchemeCatalog.DefaultScheme})
             {schemes}
@@ -74,6 +77,7 @@ internal sealed record CommandLine
                               'database-version' and 'batched' are asked
               --gate HOST:PORT  the Redis server of '--precheck redis' and of the scheme 'cached' (default
                               localhost:6379)
+              --acknowledge WHO  who tells the buyer that it is done, in the scheme 'cached': Store (default) or Gate
 
               --urls URLS     where to listen, several separated by ';' (default {HoldfastServer.DefaultUrl});
                               beyond loopback, configure API keys

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using Holdfast.Rules;
+using Holdfast.Wire;
 using Microsoft.Data.Sqlite;
 
 namespace Holdfast.Sqlite;
@@ -58,6 +59,29 @@ internal sealed class Reader : IDisposable
 
     /// <summary>Who opened the file for writing last; empty where that is not known.</summary>
     public string Signature() => _database.Text("SELECT writer FROM store");
+
+    /// <summary>Incidents of a gate after a number, and the last one's number.</summary>
+    public (List<GateIncident> Page, long Last) ReadIncidents(string gate, long after)
+    {
+        using var read = new Statement(_database, "SELECT number, epoch, entry, outcome, at, command FROM gate_incident WHERE gate = ?1 AND number > ?2 ORDER BY number LIMIT 500");
+        read.Bind(1, gate).Bind(2, after);
+        var page = new List<GateIncident>();
+        while (read.Step())
+        {
+            after = read.Int(0);
+            page.Add(new()
+            {
+                Gate = gate,
+                Epoch = read.Int(1),
+                Entry = read.TextOrNull(2)!,
+                Outcome = Enum.TryParse<StockStatus>(read.TextOrNull(3), out var outcome) ? outcome : StockStatus.None,
+                At = DateTimeOffset.FromUnixTimeMilliseconds(read.Int(4)),
+                Command = StockJson.ReadCommand(Encoding.UTF8.GetBytes(read.TextOrNull(5)!)),
+            });
+        }
+
+        return (page, after);
+    }
 
     public long HighestTime()
     {

@@ -86,6 +86,32 @@ internal static class Schema
         ) STRICT;
         INSERT INTO store(one, highest_time) VALUES (1, 0);
         """,
+
+        // 2. Gates that acknowledge by themselves. gate_incident.command: the command in its wire form.
+        """
+        CREATE TABLE gate(
+            name  TEXT PRIMARY KEY,
+            epoch INTEGER NOT NULL,
+            turn  INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE gate_node(
+            gate    TEXT    NOT NULL,
+            node    TEXT    NOT NULL,
+            carried INTEGER NOT NULL,
+            until   INTEGER NOT NULL,
+            PRIMARY KEY (gate, node)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE gate_incident(
+            number  INTEGER PRIMARY KEY,
+            gate    TEXT    NOT NULL,
+            entry   TEXT    NOT NULL,
+            epoch   INTEGER NOT NULL,
+            at      INTEGER NOT NULL,
+            outcome TEXT    NOT NULL,
+            command TEXT    NOT NULL,
+            UNIQUE (gate, entry)
+        ) STRICT;
+        """,
     ];
 
     /// <summary>Says what keeps a file from being used as a store of this build, before anything in it is changed.</summary>

@@ -77,6 +77,9 @@ public sealed partial class SqliteEngine : IStockEngine, IFlowEnd
                     $"The stock file '{path}' is being written by {HolderOf(path, options)}: stop that one, use its server, or open the file read-only.");
                 writer = Writer.Open(path, options);
                 writer.SignAs($"process {Environment.ProcessId} on {Environment.MachineName}");
+
+                // One process writes, and it has just begun: those that a gate knew are gone.
+                writer.ForgetGateNodes();
             }
 
             while (readers.Count < options.ReadConnections)
@@ -106,9 +109,15 @@ public sealed partial class SqliteEngine : IStockEngine, IFlowEnd
 
     /// <inheritdoc/>
     /// <exception cref="InvalidOperationException">The store was opened read-only.</exception>
-    public async ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+    public ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(commands);
+        return ExecuteAsync(commands, mayWrite: null, cancellationToken);
+    }
+
+    /// <summary>Executes commands in transactions each of which asks first whether it may write.</summary>
+    private async ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, Func<Writer, bool>? mayWrite, CancellationToken cancellationToken)
+    {
         if (_options.ReadOnly)
         {
             throw new InvalidOperationException($"The stock file '{_path}' was opened read-only: it answers reads only.");
@@ -123,7 +132,7 @@ public sealed partial class SqliteEngine : IStockEngine, IFlowEnd
             {
                 Turn.Crowded => ($"More than {_options.MaxWaiting} calls wait for the stock file already; try again later.", next),
                 Turn.TimedOut => ($"Waited {_options.BusyTimeout.TotalSeconds:0.###} s for a turn to write the stock file; try again later.", next),
-                _ => await TakeTurnAsync(commands, results, next).ConfigureAwait(false),
+                _ => await TakeTurnAsync(commands, results, next, mayWrite).ConfigureAwait(false),
             };
             if (trouble is not null)
             {
@@ -322,7 +331,7 @@ public sealed partial class SqliteEngine : IStockEngine, IFlowEnd
     /// them for each of its commands.
     /// </summary>
     /// <returns>What went wrong, or <see langword="null"/>, and the first command that is not decided yet.</returns>
-    private async ValueTask<(string? Trouble, int Next)> TakeTurnAsync(IReadOnlyList<StockCommand> commands, StockResult[] results, int next)
+    private async ValueTask<(string? Trouble, int Next)> TakeTurnAsync(IReadOnlyList<StockCommand> commands, StockResult[] results, int next, Func<Writer, bool>? mayWrite)
     {
         try
         {
@@ -337,7 +346,7 @@ public sealed partial class SqliteEngine : IStockEngine, IFlowEnd
             do
             {
                 var end = EndOfTransaction(commands, next);
-                trouble = RunTransaction(commands, results, next, end);
+                trouble = RunTransaction(commands, results, next, end, mayWrite);
                 next = end;
             }
             while (trouble is null && next < results.Length && TimeProvider.System.GetElapsedTime(began) < Tuning.LongestTurn);
@@ -357,13 +366,20 @@ public sealed partial class SqliteEngine : IStockEngine, IFlowEnd
 
     /// <summary>Decides commands [start, end) in one transaction.</summary>
     /// <returns>What went wrong, or <see langword="null"/>; every result is filled either way.</returns>
-    private string? RunTransaction(IReadOnlyList<StockCommand> commands, StockResult[] results, int start, int end)
+    private string? RunTransaction(IReadOnlyList<StockCommand> commands, StockResult[] results, int start, int end, Func<Writer, bool>? mayWrite)
     {
         var committing = false;
         try
         {
             var writer = _writer ??= Writer.Open(_path, _options);
             writer.Begin();
+            if (mayWrite?.Invoke(writer) == false)
+            {
+                writer.RollBack();
+                Array.Fill(results, StockResult.Of(StockStatus.Busy, "The epoch of the gate is over."), start, end - start);
+                return "The epoch of the gate is over.";
+            }
+
             var now = Now();
             for (var i = start; i < end; i++)
             {

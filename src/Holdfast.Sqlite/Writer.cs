@@ -1,5 +1,7 @@
 using System.Runtime.InteropServices;
+using System.Text;
 using Holdfast.Rules;
+using Holdfast.Wire;
 using Microsoft.Data.Sqlite;
 
 namespace Holdfast.Sqlite;
@@ -111,6 +113,67 @@ internal sealed class Writer : IStockState, IDisposable
     {
         using var sign = new Statement(_database, "UPDATE store SET writer = ?1");
         sign.Bind(1, writer).Run();
+    }
+
+    /// <summary>The epoch of a gate; 0 before the first.</summary>
+    public long GateEpoch(string gate)
+    {
+        using var find = new Statement(_database, "SELECT epoch FROM gate WHERE name = ?1");
+        return find.Bind(1, gate).Step() ? find.Int(0) : 0;
+    }
+
+    /// <summary>Whether a gate is in an epoch and a turn.</summary>
+    public bool IsGateAt(string gate, long epoch, long turn)
+    {
+        using var find = new Statement(_database, "SELECT 1 FROM gate WHERE name = ?1 AND epoch = ?2 AND turn = ?3");
+        return find.Bind(1, gate).Bind(2, epoch).Bind(3, turn).Step();
+    }
+
+    public long TakeGateTurn(string gate, long epoch)
+    {
+        using var take = new Statement(_database, "UPDATE gate SET turn = turn + 1 WHERE name = ?1 AND epoch = ?2 RETURNING turn");
+        return take.Bind(1, gate).Bind(2, epoch).Step() ? take.Int(0) : 0;
+    }
+
+    public long AdvanceGate(string gate, long atLeast)
+    {
+        using var advance = new Statement(_database, "INSERT INTO gate(name, epoch, turn) VALUES (?1, ?2, 0) ON CONFLICT (name) DO UPDATE SET epoch = max(epoch + 1, excluded.epoch), turn = 0");
+        advance.Bind(1, gate).Bind(2, atLeast).Run();
+        return GateEpoch(gate);
+    }
+
+    public void KeepGateNode(string gate, string node, long carried, long until)
+    {
+        using var keep = new Statement(_database, "INSERT INTO gate_node(gate, node, carried, until) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (gate, node) DO UPDATE SET carried = excluded.carried, until = excluded.until");
+        keep.Bind(1, gate).Bind(2, node).Bind(3, carried).Bind(4, until).Run();
+    }
+
+    public List<GateMember> GateNodes(string gate, long now)
+    {
+        using var list = new Statement(_database, "SELECT node, carried, until FROM gate_node WHERE gate = ?1 ORDER BY node");
+        list.Bind(1, gate);
+        var members = new List<GateMember>();
+        while (list.Step())
+        {
+            members.Add(new(list.TextOrNull(0)!, list.Int(1), list.Int(2) > now));
+        }
+
+        return members;
+    }
+
+    public void ForgetGateNode(string gate, string node)
+    {
+        using var forget = new Statement(_database, "DELETE FROM gate_node WHERE gate = ?1 AND node = ?2");
+        forget.Bind(1, gate).Bind(2, node).Run();
+    }
+
+    public void ForgetGateNodes() => _database.Run("DELETE FROM gate_node");
+
+    public void AddIncident(GateIncident incident)
+    {
+        using var add = new Statement(_database, "INSERT INTO gate_incident(gate, entry, epoch, at, outcome, command) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (gate, entry) DO NOTHING");
+        add.Bind(1, incident.Gate).Bind(2, incident.Entry).Bind(3, incident.Epoch).Bind(4, incident.At.ToUnixTimeMilliseconds())
+            .Bind(5, StockJson.StatusName(incident.Outcome)).Bind(6, Encoding.UTF8.GetString(StockJson.WriteCommand(incident.Command))).Run();
     }
 
     /// <summary>Begins a transaction, forgetting whatever an earlier one left in memory.</summary>

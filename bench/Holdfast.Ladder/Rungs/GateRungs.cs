@@ -49,6 +49,18 @@ internal static class GateRungs
         Baseline = cancellationToken => OverHttpAsync(database, isGated: false, Plenty, options, cancellationToken),
     };
 
+    public static Rung AmpleAfterGate(RungOptions options, BenchDatabase database) => new()
+    {
+        Name = "gate-ample-gate",
+        Question = "accepted deductions of one SKU through the HTTP client's batches: cached, acknowledging after the gate, against batched",
+        SubjectName = "cached after the gate",
+        BaselineName = "batched",
+        Bound = 0,
+        Settings = Settings(options, database),
+        Subject = cancellationToken => OverHttpAsync(database, isGated: true, Plenty, options, cancellationToken, GateAcknowledgement.Gate),
+        Baseline = cancellationToken => OverHttpAsync(database, isGated: false, Plenty, options, cancellationToken),
+    };
+
     public static Rung Reads(RungOptions options, BenchDatabase database) => new()
     {
         Name = "gate-reads",
@@ -68,13 +80,13 @@ internal static class GateRungs
         database.Description,
     ];
 
-    private static async Task<Measured> OverHttpAsync(BenchDatabase database, bool isGated, long units, RungOptions options, CancellationToken cancellationToken)
+    private static async Task<Measured> OverHttpAsync(BenchDatabase database, bool isGated, long units, RungOptions options, CancellationToken cancellationToken, GateAcknowledgement acknowledge = GateAcknowledgement.Store)
     {
         var store = $"postgres:{database.ConnectionString}";
         var workload = Workload.Of("hot", RunName.New(TimeProvider.System), seed: 1);
         var redis = await RedisServer.StartAsync().ConfigureAwait(false);
         await using var disposing = redis.ConfigureAwait(false);
-        var server = await (isGated ? ServerProcess.StartGatedAsync(store, redis.Configuration) : ServerProcess.StartAsync("batched", store)).ConfigureAwait(false);
+        var server = await (isGated ? ServerProcess.StartGatedAsync(store, redis.Configuration, acknowledge) : ServerProcess.StartAsync("batched", store)).ConfigureAwait(false);
         await using var disposingToo = server.ConfigureAwait(false);
         var client = await HoldfastClient.ConnectAsync(server.Address, cancellationToken: cancellationToken).ConfigureAwait(false);
         await using var disposingThree = client.ConfigureAwait(false);

@@ -75,3 +75,35 @@ local function mark(id)
   local a, b, c, d = places(id)
   redis.call('BITFIELD', IDS, 'SET', 'u1', a, 1, 'SET', 'u1', b, 1, 'SET', 'u1', c, 1, 'SET', 'u1', d, 1)
 end
+
+-- Takes over rows that stand in the arguments from a place on, newer ones only: SKU, version, available, reserved, restocked,
+-- adjusted (the last two empty where only the ledger's entry is known). Returns the place behind them.
+-- taken: the hash of units that are taken here and may be gone from the row already; a SKU that is in it is passed over, since it
+-- would be short of them twice until they are settled, which shows a newer row anyway.
+local function takeOver(epoch, at, count, readAt, taken)
+  for _ = 1, count do
+    local key, version = SKU .. ARGV[at], tonumber(ARGV[at + 1])
+    local isWhole = ARGV[at + 4] ~= ''
+    local copy = fields(key, 'e', 'v')
+    if not copy then
+      redis.call('DEL', key)
+      copy = {}
+    end
+    local isOurs = copy[1] == epoch
+    if not isOurs then
+      redis.call('DEL', key)
+    end
+    local known = isOurs and tonumber(copy[2]) or 0
+    local isNewer = version > known or (isWhole and version == known)
+    if isNewer and not (taken and known > 0 and redis.call('HEXISTS', taken, ARGV[at]) == 1) then
+      redis.call('HSET', key, 'e', epoch, 'v', ARGV[at + 1], 'a', ARGV[at + 2], 'r', ARGV[at + 3])
+      if isWhole then
+        redis.call('HSET', key, 't', ARGV[at + 4], 'd', ARGV[at + 5], 'l', readAt)
+      else
+        redis.call('HDEL', key, 'l')
+      end
+    end
+    at = at + 6
+  end
+  return at
+end

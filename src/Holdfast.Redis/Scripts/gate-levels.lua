@@ -6,7 +6,7 @@
 -- the ledger's entry is known); then the places of ids that are in the ledger.
 -- Answer: 1; 0 when the gate is closed; -1 when the epoch is another.
 
-local gate = open('cursor', 'fresh', 'since')
+local gate = open('cursor', 'fresh', 'since', 'ack')
 if not gate then
   return 0
 end
@@ -14,30 +14,7 @@ if gate[2] ~= ARGV[1] then
   return -1
 end
 
-local at = 9
-for _ = 1, tonumber(ARGV[5]) do
-  local key, version = SKU .. ARGV[at], tonumber(ARGV[at + 1])
-  local isWhole = ARGV[at + 4] ~= ''
-  local copy = fields(key, 'e', 'v')
-  if not copy then
-    redis.call('DEL', key)
-    copy = {}
-  end
-  local isOurs = copy[1] == ARGV[1]
-  if not isOurs then
-    redis.call('DEL', key)
-  end
-  local known = isOurs and tonumber(copy[2]) or 0
-  if version > known or (isWhole and version == known) then
-    redis.call('HSET', key, 'e', ARGV[1], 'v', ARGV[at + 1], 'a', ARGV[at + 2], 'r', ARGV[at + 3])
-    if isWhole then
-      redis.call('HSET', key, 't', ARGV[at + 4], 'd', ARGV[at + 5], 'l', ARGV[6])
-    else
-      redis.call('HDEL', key, 'l')
-    end
-  end
-  at = at + 6
-end
+local at = takeOver(ARGV[1], 9, tonumber(ARGV[5]), ARGV[6], gate[6] == 'gate' and GATE .. ':taken')
 while at <= #ARGV do
   mark(ARGV[at])
   at = at + 1

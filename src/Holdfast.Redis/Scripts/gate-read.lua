@@ -2,9 +2,10 @@
 --
 -- Arguments: SKUs.
 -- Answer: for each SKU {version, available, reserved, restocked, adjusted, age in ms}, or {} where the copy can't be
--- relied on at all: not loaded, not whole, or with reservations of which it is not known when they were last counted out.
+-- relied on at all: not loaded, not whole, or with reservations of which it is not known when they were last counted out. What a gate
+-- that acknowledges by itself has taken counts as sold.
 
-local gate = open('fresh')
+local gate = open('fresh', 'ack')
 local answers = {}
 local time = now()
 for i, sku in ipairs(ARGV) do
@@ -15,6 +16,9 @@ for i, sku in ipairs(ARGV) do
       -- Reservations that came due since the row was read still count as reserved in it.
       local since = copy[4] == '0' and tonumber(gate[3]) or math.min(tonumber(gate[3]), tonumber(copy[7]))
       if since <= time then
+        if gate[4] == 'gate' then
+          copy[3] = text(math.max(0, tonumber(copy[3]) - (tonumber(redis.pcall('HGET', GATE .. ':taken', sku) or '0') or 0)))
+        end
         answer = { copy[2], copy[3], copy[4], copy[5], copy[6], text(time - since) }
       end
     end

@@ -4,8 +4,10 @@
 -- -1: it leaves); 3 epoch of its oldest command under way (0: none); 4 after how many ms a process that is not
 -- heard is forgotten; 5 highest epoch that it knows of; 6 cursor for an epoch that has to be begun; 7 1: wants to follow the
 -- ledger; 8 for how many ms; 9 1: what was written lately may be missing in the copies, 2: and its ids too, 3: the gate is another store's, and has to be begun anew; 10 how many ms an epoch waits for processes to come
--- forward; 11 the place behind the bits of ids; from 12 on: the processes that it knows of.
--- Answer: epoch, 1 when it was begun now, time, fresh, ids, listing, cursor, 1 when nothing of an older epoch is under
+-- forward; 11 the place behind the bits of ids; 12 'store' or 'gate': who
+-- acknowledges (where the gate does, an epoch is begun by gate-begin.lua, and this one finds the gate closed until then); from 13 on:
+-- the processes that it knows of.
+-- Answer: epoch (0: closed), 1 when it was begun now, time, fresh, ids, listing, cursor, 1 when nothing of an older epoch is under
 -- way, 1 when the caller is the one that follows, sure, operation and time of the last entry followed, the processes.
 
 for _, key in ipairs({ GATE, NODES }) do
@@ -20,14 +22,29 @@ if kind ~= 'string' and kind ~= 'none' then
 end
 
 local time, server, node = now(), run(), ARGV[1]
-local gate = redis.call('HMGET', GATE, 'run', 'epoch', 'last')
+local gate = redis.call('HMGET', GATE, 'run', 'epoch', 'last', 'ack', 'entries')
 local begun = 0
 if gate[1] == server and gate[3] ~= ARGV[11] then
   return redis.error_reply('GATE the processes of one gate must have the same IdBits')
 end
-if gate[1] ~= server or ARGV[9] == '3' or redis.call('GETBIT', IDS, ARGV[11]) == 0 then
+local isOther = (gate[4] or 'store') ~= ARGV[12]
+if gate[1] == server and isOther then
+  if tonumber(gate[5] or '0') > 0 then
+    return redis.error_reply('GATE it holds commands that it had acknowledged: start a process with Acknowledge=Gate, which takes them to the store')
+  end
+  local all = redis.call('HGETALL', NODES)
+  for i = 1, #all, 2 do
+    if all[i] ~= node and (tonumber(string.match(all[i + 1], '^(%d+):')) or 0) > time then
+      return redis.error_reply('GATE the processes of one gate must have the same Acknowledge')
+    end
+  end
+end
+if gate[1] ~= server or isOther or ARGV[9] == '3' or redis.call('GETBIT', IDS, ARGV[11]) == 0 then
   if ARGV[2] == '-1' then
     return {}
+  end
+  if ARGV[12] == 'gate' then
+    return { '0', 0, text(time), '0', '0', '0', '', 0, 0, '0', '', '', {} }
   end
   local epoch = text(math.max(time, tonumber(ARGV[5]) + 1, (tonumber(gate[2] or '0') or 0) + 1))
   redis.call('DEL', GATE)
@@ -35,7 +52,7 @@ if gate[1] ~= server or ARGV[9] == '3' or redis.call('GETBIT', IDS, ARGV[11]) ==
   redis.call('SETBIT', IDS, ARGV[11], 1)
   gate = { server, epoch }
   begun = 1
-  for i = 12, #ARGV do
+  for i = 13, #ARGV do
     redis.call('HSETNX', NODES, ARGV[i], text(time) .. ':0')
   end
 end

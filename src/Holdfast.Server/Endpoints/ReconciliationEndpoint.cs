@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Holdfast.Hosting;
 using Holdfast.Server.Http;
+using Holdfast.Wire;
 
 namespace Holdfast.Server.Endpoints;
 
@@ -57,6 +58,25 @@ internal sealed class ReconciliationEndpoint(GateReconciliation reconciliation, 
             json.WriteNumber("oldestSeconds"u8, Math.Round((oldest + (clock.GetUtcNow() - latest.At - latest.Duration)).TotalSeconds, 3));
         }
 
+        json.WriteNumber("backlog"u8, latest.Backlog);
+        if (latest.BacklogAge is { } waited)
+        {
+            json.WriteNumber("backlogSeconds"u8, Math.Round(waited.TotalSeconds, 3));
+        }
+
+        json.WriteNumber("openIncidents"u8, latest.OpenIncidents);
+        json.WriteStartArray("incidents"u8);
+        foreach (var incident in latest.Incidents)
+        {
+            json.WriteStartObject();
+            json.WritePropertyName("command"u8);
+            StockJson.WriteCommand(json, incident.Command);
+            json.WriteString("outcome"u8, StockJson.StatusName(incident.Outcome));
+            json.WriteString("at"u8, incident.At);
+            json.WriteEndObject();
+        }
+
+        json.WriteEndArray();
         json.WriteStartArray("differences"u8);
         foreach (var difference in latest.Differences)
         {

@@ -363,12 +363,15 @@ public sealed record ModelAnswer(StockStatus Status)
     /// <summary>The SKUs that a refusal may name, each with the units that it must then say.</summary>
     public IReadOnlyDictionary<string, long> About { get; init; } = ImmutableDictionary<string, long>.Empty;
 
-    /// <summary>Whether an engine's answer is this one.</summary>
+    /// <summary>Whether an engine's answer is this one. A gate that acknowledges by itself does not count what is due and not released yet: it may show less left.</summary>
     public bool Allows(StockResult result) =>
         result.Status == Status
         && result.Original == Original
-        && result.Left.SequenceEqual(Left)
+        && (result.Left.SequenceEqual(Left) || (result.AcknowledgedBy == Acknowledgement.Gate && ShowsLess(result.Left)))
         && (About.Count == 0 ? result.Sku is null : result.Sku is not null && About.TryGetValue(result.Sku, out var units) && units == result.Available);
+
+    private bool ShowsLess(ImmutableArray<LineBalance> left) =>
+        left.Length == Left.Length && left.Zip(Left).All(static both => both.First.Sku == both.Second.Sku && both.First.Available <= both.Second.Available);
 
     /// <summary>A short text for people.</summary>
     public override string ToString() =>

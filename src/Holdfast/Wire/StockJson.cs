@@ -69,6 +69,18 @@ public static class StockJson
         }
     }
 
+    /// <summary>One command in the default form, as UTF-8.</summary>
+    public static byte[] WriteCommand(StockCommand command)
+    {
+        var buffer = new ArrayBufferWriter<byte>(128);
+        using (var writer = new Utf8JsonWriter(buffer))
+        {
+            WriteCommand(writer, command);
+        }
+
+        return buffer.WrittenSpan.ToArray();
+    }
+
     /// <summary>Writes one command in the default form.</summary>
     public static void WriteCommand(Utf8JsonWriter writer, StockCommand command)
     {

@@ -22,6 +22,7 @@ public class UsageTests
     [InlineData("verify --scheme cached --store sqlite:x.db --precheck redis", "--precheck: is Redis, which the scheme 'cached'")]
     [InlineData("verify --store http://127.0.0.1:9 --precheck redis", "--precheck: the server http://127.0.0.1:9 has its own settings")]
     [InlineData("verify --precheck mysql", "mysql")]
+    [InlineData("verify --scheme batched --store sqlite:x.db --precheck redis --acknowledge gate", "--acknowledge: a pre-check only refuses")]
     [InlineData("verify --scheme memory --case no-such-case", "--case 'no-such-case' fits none")]
     [InlineData("audit", "--store is missing")]
     [InlineData("audit --store sqlite:no-such-file.db", "there is no file")]

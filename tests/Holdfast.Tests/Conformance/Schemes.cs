@@ -29,6 +29,8 @@ public static class Schemes
         new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
 
         new("database-precheck", start => SharedGate.OpenAsync(start, Sqlite(start, SqliteTransactionScope.Command, SqliteSynchronous.Normal))),
+        new("cached-gate", start => SharedGate.OpenSettledAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
+        new("postgres-cached-gate", async start => await SharedGate.OpenAsync(start, new GroupCommit(await PostgreSqlEngine.OpenAsync((await SharedPostgreSql.NewStoreAsync(start)) with { TestClock = null })), GateAcknowledgement.Gate)) { FollowsRealClock = true },
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 

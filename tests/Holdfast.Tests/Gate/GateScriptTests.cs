@@ -242,7 +242,7 @@ public sealed class GateScriptTests : IAsyncLifetime
     {
         var time = (string[])await _redis.CallAsync(["TIME"], Cancel);
         var now = long.Parse(time[0], System.Globalization.CultureInfo.InvariantCulture) * 1_000;
-        var answer = await _redis.RunAsync(GateScripts.Tick, Keys, [node, until == 0 ? 0 : now + until, oldest, forgetAfter, 0, "", 1, 1_000, 0, 0, last], Cancel);
+        var answer = await _redis.RunAsync(GateScripts.Tick, Keys, [node, until == 0 ? 0 : now + until, oldest, forgetAfter, 0, "", 1, 1_000, 0, 0, last, "store"], Cancel);
         return GateTick.Read(answer)!;
     }
 }

@@ -214,7 +214,7 @@ public sealed class RedisGateTests
         return gate;
     }
 
-    private static async Task StrikeAsync(RedisServer server, string name, string fault)
+    internal static async Task StrikeAsync(RedisServer server, string name, string fault)
     {
         switch (fault)
         {
@@ -238,7 +238,7 @@ public sealed class RedisGateTests
                 await server.CliAsync("CONFIG", "SET", "maxmemory", "0");
                 break;
             default:
-                foreach (var key in (string[])["gate", "gate:nodes", "gate:ids", "gate:s:s-sku0"])
+                foreach (var key in (string[])["gate", "gate:nodes", "gate:ids", "gate:s:s-sku0", "gate:stream", "gate:taken"])
                 {
                     var full = $"{{{name}}}:{key}";
                     await server.CliAsync("DEL", full);

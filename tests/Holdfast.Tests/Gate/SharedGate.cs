@@ -39,15 +39,23 @@ public static class SharedGate
     };
 
     /// <summary>Opens an empty store behind a gate that is at work.</summary>
-    public static async ValueTask<IStockEngine> OpenAsync(SchemeStart start, IStockEngine inner)
+    public static async ValueTask<IStockEngine> OpenAsync(SchemeStart start, IStockEngine inner, GateAcknowledgement acknowledge = GateAcknowledgement.Store)
     {
         var server = await ServerAsync();
         var options = Quick(server);
+        options.Acknowledge = acknowledge;
         start.Own(new RemovedGate(options.Name, server));
         var gate = await RedisGate.OpenAsync(inner, options);
         await UntilSureAsync(gate);
         return gate;
     }
+
+    /// <summary>
+    /// Opens an empty store behind a gate that acknowledges by itself, and waits after each call until the store has it: a test that moves the
+    /// clock must not do so while a reservation is on its way there.
+    /// </summary>
+    public static async ValueTask<IStockEngine> OpenSettledAsync(SchemeStart start, IStockEngine inner) =>
+        new Settled((RedisGate)await OpenAsync(start, inner, GateAcknowledgement.Gate));
 
     /// <summary>Waits until a gate refuses by itself.</summary>
     public static Task UntilSureAsync(RedisGate gate) => UntilAsync(() => gate.IsSure, "the gate is at work");
@@ -75,6 +83,16 @@ public static class SharedGate
             {
                 await (await s_server).DisposeAsync();
             }
+        }
+    }
+
+    private sealed class Settled(RedisGate gate) : DelegatingStockEngine(gate)
+    {
+        public override async ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+        {
+            var results = await base.ExecuteAsync(commands, cancellationToken);
+            await gate.SettleAsync(cancellationToken);
+            return results;
         }
     }
 

@@ -1,0 +1,548 @@
+using System.Globalization;
+using Microsoft.Extensions.Logging;
+using StackExchange.Redis;
+
+namespace Holdfast.Redis;
+
+/// <summary>What gate-status.lua answers.</summary>
+internal sealed record GateStatus(long Epoch, StreamPlace Done, StreamPlace? Last, StreamPlace? First, long Backlog, long Now, string[] Taken)
+{
+    public TimeSpan? OldestAge => First is { } first ? TimeSpan.FromMilliseconds(Math.Max(0, Now - (long)first.Time)) : null;
+
+    public static GateStatus Read(RedisResult result)
+    {
+        var all = (RedisResult[])result;
+        var (last, first) = ((string)all[2], (string)all[3]);
+        return new(
+            long.Parse((string)all[0], CultureInfo.InvariantCulture),
+            StreamPlace.Parse((string)all[1] ?? ""),
+            string.IsNullOrEmpty(last) ? null : StreamPlace.Parse(last),
+            string.IsNullOrEmpty(first) ? null : StreamPlace.Parse(first),
+            long.Parse((string)all[4], CultureInfo.InvariantCulture),
+            long.Parse((string)all[5], CultureInfo.InvariantCulture),
+            (string[])all[6]);
+    }
+}
+
+/// <summary>
+/// Whether this process may sell at the gate, and what happens when Redis has lost something. Thread-safe.
+/// </summary>
+/// <remarks>
+/// <para>The number of the epoch stands in the store. A process sells only in the epoch that both the store and Redis name, and
+/// only as long as its lease on it runs, which the store gave. Whoever finds the gate closed or damaged ends the epoch in the store, waits
+/// until each process has handed over what it had acknowledged or its lease has run out, takes that and what is left of the stream
+/// into the store in the order in which it was acknowledged, and opens the gate anew.</para>
+/// <para>A process that comes back after the others had given it up sends what it had acknowledged through the gate once more.</para>
+/// </remarks>
+internal sealed class GateEpochs : IAsyncDisposable
+{
+    private const int CommandsACall = 500;
+
+    private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(20);
+
+    private readonly IGateStore _store;
+    private readonly IStockEngine _engine;
+    private readonly RedisConnection _redis;
+    private readonly GateNode _node;
+    private readonly GateUnsettled _unsettled;
+    private readonly GateIncidents _incidents;
+    private readonly RedisGateOptions _options;
+    private readonly TimeProvider _clock;
+    private readonly ILogger _logger;
+    private readonly Lock _lock = new();
+    private readonly CancellationTokenSource _stop = new();
+    private readonly SemaphoreSlim _wake = new(0, 1);
+    private Task _beating = Task.CompletedTask;
+    private long _epoch;
+    private long _leaseEnds;
+    private int _selling;
+    private TaskCompletionSource? _sealed;
+    private long _carried;
+    private bool _wasLate;
+    private bool _isReachable;
+    private bool _storeAnswers;
+    private bool _hasFailed;
+    private GateStatus? _status;
+
+    public GateEpochs(IStockEngine engine, IGateStore store, RedisConnection redis, GateNode node, GateUnsettled unsettled, GateIncidents incidents, RedisGateOptions options, TimeProvider clock, ILogger logger)
+    {
+        _engine = engine;
+        _store = store;
+        _redis = redis;
+        _node = node;
+        _unsettled = unsettled;
+        _incidents = incidents;
+        _options = options;
+        _clock = clock;
+        _logger = logger;
+    }
+
+    /// <summary>Told when an epoch ends, before the next is known.</summary>
+    public Action? Ended { get; set; }
+
+    /// <summary>Told what this process had acknowledged and nobody has taken to the store; it is to be sent again.</summary>
+    public Action<GateCommand[]>? FoundLate { get; set; }
+
+    /// <summary>The epoch in which this process sells; 0 while the gate is closed to it.</summary>
+    public long Current => Volatile.Read(ref _epoch);
+
+    /// <summary>Whether the store answered when it was asked last.</summary>
+    public bool StoreAnswers
+    {
+        get => Volatile.Read(ref _storeAnswers);
+        set
+        {
+            // Another process may do better.
+            _node.MayLead = value;
+            Volatile.Write(ref _storeAnswers, value);
+        }
+    }
+
+    /// <summary>What the last look at the gate showed; <see langword="null"/> before the first.</summary>
+    public GateStatus? Status => Volatile.Read(ref _status);
+
+    /// <summary>Whether it takes leave of the store when it ends; a process that is killed does not.</summary>
+    internal bool Leaves { get; set; } = true;
+
+    /// <summary>How often the gate was opened anew by this process, and how long the last time took.</summary>
+    public int Begun { get; private set; }
+
+    /// <summary>Processes that were given up with what only they remembered.</summary>
+    public int GivenUp { get; private set; }
+
+    /// <summary>Looks at the store and at the gate once, and goes on doing so.</summary>
+    public async Task StartAsync(CancellationToken cancellationToken)
+    {
+        await BeatOnceAsync(cancellationToken).ConfigureAwait(false);
+        await BeatOnceAsync(cancellationToken).ConfigureAwait(false);
+        _beating = BeatAsync(_stop.Token);
+    }
+
+    /// <summary>Begins a call that may acknowledge, until <see cref="Leave"/>, or says why not.</summary>
+    public bool TryEnter(out long epoch, out string? whyNot)
+    {
+        lock (_lock)
+        {
+            epoch = _epoch;
+            whyNot = !_isReachable ? $"the gate in {_redis.Server} can't be used at present" : epoch == 0 ? "the gate is being opened anew" : IsLeased ? null : "the store was not heard for too long";
+            if (whyNot is not null)
+            {
+                return false;
+            }
+
+            _selling++;
+            return true;
+        }
+    }
+
+    /// <summary>Ends what <see cref="TryEnter"/> began.</summary>
+    /// <returns>Whether what was decided meanwhile may be acknowledged: otherwise a new epoch may already sell the same units.</returns>
+    public bool Leave()
+    {
+        lock (_lock)
+        {
+            var isLeased = IsLeased;
+            if (--_selling == 0)
+            {
+                _sealed?.TrySetResult();
+            }
+
+            return isLeased;
+        }
+    }
+
+    /// <summary>A call has shown that something is wrong: nothing is sold until the gate was looked at.</summary>
+    public void Suspect(Exception? failure = null)
+    {
+        lock (_lock)
+        {
+            if (_isReachable)
+            {
+                _isReachable = false;
+                if (failure is not null)
+                {
+                    _logger.LogWarning(failure, "The gate can't be used: {Failure} Commands are answered Busy until it can.", failure.Message);
+                }
+            }
+        }
+
+        Wake();
+    }
+
+    /// <summary>Looks at the gate now.</summary>
+    public async Task<GateStatus> LookAsync(bool taken, CancellationToken cancellationToken)
+    {
+        var status = GateStatus.Read(await _redis.RunAsync(GateScripts.Status, _node.Keys, [taken ? 1 : 0], cancellationToken).ConfigureAwait(false));
+        Volatile.Write(ref _status, status);
+        return status;
+    }
+
+    /// <summary>Takes leave of the store, where nothing is left to be carried.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        await _stop.CancelAsync().ConfigureAwait(false);
+        await _beating.ConfigureAwait(false);
+        if (Leaves && _unsettled.Count == 0)
+        {
+            try
+            {
+                using var limit = new CancellationTokenSource(_options.CallTimeout, _clock);
+                await _store.LeaveGateAsync(_options.Name, _node.Name, limit.Token).ConfigureAwait(false);
+            }
+            catch (Exception e)
+            {
+                _logger.LogDebug(e, "Could not take leave of the gate; a new epoch waits for this process until {Lease} have passed.", _options.StoreLease);
+            }
+        }
+
+        _stop.Dispose();
+        _wake.Dispose();
+    }
+
+    private bool IsLeased => _clock.GetTimestamp() < _leaseEnds;
+
+    private void Wake()
+    {
+        lock (_lock)
+        {
+            if (_wake.CurrentCount == 0)
+            {
+                _wake.Release();
+            }
+        }
+    }
+
+    private async Task BeatAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            while (true)
+            {
+                // Closed, it is looked at more often: somebody waits.
+                var pause = Current == 0 || !_isReachable ? _options.Lease / 20 : _options.Lease / 4;
+                using (var limit = new CancellationTokenSource(pause, _clock))
+                using (var both = CancellationTokenSource.CreateLinkedTokenSource(limit.Token, cancellationToken))
+                {
+                    await _wake.WaitAsync(both.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                }
+
+                cancellationToken.ThrowIfCancellationRequested();
+                await BeatOnceAsync(cancellationToken).ConfigureAwait(false);
+            }
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            // Disposed.
+        }
+    }
+
+    private async Task BeatOnceAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            var known = await KeepAsync(cancellationToken).ConfigureAwait(false);
+            GateStatus status;
+            try
+            {
+                status = await LookAsync(taken: false, cancellationToken).ConfigureAwait(false);
+            }
+            catch (RedisStoreException e)
+            {
+                Suspect(e);
+                return;
+            }
+
+            if (known is { } epoch)
+            {
+                await FollowAsync(epoch, status, cancellationToken).ConfigureAwait(false);
+            }
+
+            lock (_lock)
+            {
+                // Without the store nothing can have been begun anew, so what Redis shows is what this process knows, or damaged.
+                _isReachable = _epoch != 0 && status.Epoch == _epoch;
+            }
+
+            _hasFailed = false;
+        }
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested)
+        {
+            _logger.Log(_hasFailed ? LogLevel.Debug : LogLevel.Warning, e, "The gate could not be opened; trying again.");
+            _hasFailed = true;
+        }
+    }
+
+    /// <summary>Renews the lease.</summary>
+    /// <returns>The epoch by the store; <see langword="null"/> when it does not answer.</returns>
+    private async Task<long?> KeepAsync(CancellationToken cancellationToken)
+    {
+        var from = _clock.GetTimestamp();
+        try
+        {
+            using var limit = new CancellationTokenSource(_options.CallTimeout, _clock);
+            using var both = CancellationTokenSource.CreateLinkedTokenSource(limit.Token, cancellationToken);
+            var epoch = await _store.KeepGateAsync(_options.Name, _node.Name, _carried, _options.StoreLease, both.Token).ConfigureAwait(false);
+            StoreAnswers = true;
+            lock (_lock)
+            {
+                if (epoch == _epoch && epoch != 0)
+                {
+                    // A little less than the store grants: clocks differ in their pace.
+                    _leaseEnds = from + (long)(_options.StoreLease.TotalSeconds * 0.95 * _clock.TimestampFrequency);
+                }
+            }
+
+            return epoch;
+        }
+        catch (Exception e) when (!cancellationToken.IsCancellationRequested)
+        {
+            StoreAnswers = false;
+            _logger.LogDebug(e, "The store was not heard; this process sells on until its lease has run out.");
+            return null;
+        }
+    }
+
+    /// <summary>Goes along with what the store says the epoch is, or begins a new one where the gate is closed in it.</summary>
+    private async Task FollowAsync(long epoch, GateStatus status, CancellationToken cancellationToken)
+    {
+        if (epoch != 0 && epoch == _epoch && status.Epoch == epoch)
+        {
+            return;
+        }
+
+        if (epoch != _epoch || epoch == 0)
+        {
+            await CarryAsync(epoch, cancellationToken).ConfigureAwait(false);
+            await KeepAsync(cancellationToken).ConfigureAwait(false);
+        }
+
+        if (epoch == 0 || status.Epoch != epoch)
+        {
+            if (await TryBeginAsync(cancellationToken).ConfigureAwait(false) is not { } begun)
+            {
+                return;
+            }
+
+            epoch = begun;
+        }
+
+        await AdoptAsync(epoch, cancellationToken).ConfigureAwait(false);
+    }
+
+    private async Task AdoptAsync(long epoch, CancellationToken cancellationToken)
+    {
+        // What was handed over is in the store by now; what came too late for that has to be sent again.
+        var carried = _unsettled.Clear();
+        lock (_lock)
+        {
+            _epoch = epoch;
+        }
+
+        await KeepAsync(cancellationToken).ConfigureAwait(false);
+        if (_wasLate && carried.Length > 0)
+        {
+            FoundLate?.Invoke(carried);
+        }
+
+        _wasLate = false;
+
+        // Whoever follows the ledger goes on in the new epoch at once.
+        await _node.RefreshAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Stops selling, and hands over to a new epoch what this process had acknowledged.</summary>
+    private async Task CarryAsync(long epoch, CancellationToken cancellationToken)
+    {
+        await SealAsync(cancellationToken).ConfigureAwait(false);
+        if (_carried >= epoch)
+        {
+            return;
+        }
+
+        foreach (var chunk in _unsettled.All().Chunk(CommandsACall))
+        {
+            RedisValue[] arguments = [epoch, .. chunk.SelectMany(static command => (RedisValue[])[command.Key, command.ToCarried()])];
+            _wasLate |= (long)await _redis.RunAsync(GateScripts.Carry, _node.Keys, arguments, cancellationToken).ConfigureAwait(false) == 0;
+        }
+
+        _carried = epoch;
+    }
+
+    private async Task SealAsync(CancellationToken cancellationToken)
+    {
+        Task drained;
+        lock (_lock)
+        {
+            _epoch = 0;
+            _sealed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+            if (_selling == 0)
+            {
+                _sealed.SetResult();
+            }
+
+            drained = _sealed.Task;
+        }
+
+        Ended?.Invoke();
+
+        // Each of them is one call of Redis, which is bounded.
+        await drained.WaitAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Begins an epoch, if no other process is about to.</summary>
+    private async Task<long?> TryBeginAsync(CancellationToken cancellationToken)
+    {
+        var key = _node.KeyOf("begins");
+        var patience = (long)(_options.CallTimeout.TotalMilliseconds * 5) + 5_000;
+        if ((string?)await _redis.CallAsync(["SET", key, _node.Name, "NX", "PX", patience], cancellationToken).ConfigureAwait(false) is null
+            && (string?)await _redis.CallAsync(["GET", key], cancellationToken).ConfigureAwait(false) != _node.Name)
+        {
+            return null;
+        }
+
+        var began = _clock.GetTimestamp();
+        var epoch = await _store.AdvanceGateAsync(_options.Name, cancellationToken).ConfigureAwait(false);
+        _logger.LogWarning("The gate {Name} in {Server} is closed or has lost something: epoch {Epoch} is being begun.", _options.Name, _redis.Server, epoch);
+        await CarryAsync(epoch, cancellationToken).ConfigureAwait(false);
+        await AwaitOthersAsync(epoch, key, patience, cancellationToken).ConfigureAwait(false);
+        var cursor = await RedisGate.FindEndAsync(_engine, cancellationToken).ConfigureAwait(false);
+        var (total, commands) = (0, 0);
+        while (true)
+        {
+            var handed = await ReadCarriedAsync(epoch, cancellationToken).ConfigureAwait(false);
+            var (left, last) = await ReadStreamAsync(cancellationToken).ConfigureAwait(false);
+            var all = new SortedDictionary<(StreamPlace, int), GateCommand>();
+
+            // Whoever waited was told that it is in doubt, and may have been told more before Redis went back to an older state: what
+            // was refused must not come to an effect now.
+            foreach (var command in left.Concat(handed).Where(static command => command.IsAcknowledged))
+            {
+                all[(command.Place, command.Number)] = command;
+            }
+
+            if (!await TakeOverAsync(epoch, [.. all.Values], key, patience, cancellationToken).ConfigureAwait(false))
+            {
+                return null;
+            }
+
+            (total, commands) = (all.Count, handed.Count);
+            RedisValue[] arguments = [epoch, _node.Name, handed.Count, last?.ToString() ?? "", cursor, 1L << _options.IdBits];
+            if ((long)await _redis.RunAsync(GateScripts.Begin, _node.Keys, arguments, cancellationToken).ConfigureAwait(false) == 1)
+            {
+                break;
+            }
+
+            // More was handed over meanwhile, or another process was faster.
+            if ((string?)await _redis.CallAsync(["GET", key], cancellationToken).ConfigureAwait(false) != _node.Name)
+            {
+                return null;
+            }
+        }
+
+        Begun++;
+        _logger.LogWarning(
+            "Epoch {Epoch} of the gate {Name} has begun after {Time:0.000} s: {Total} commands were taken to the store, {Handed} of them from what processes remembered.",
+            epoch, _options.Name, _clock.GetElapsedTime(began).TotalSeconds, total, commands);
+        return epoch;
+    }
+
+    /// <summary>Waits until each process has handed over what it had acknowledged, or can't acknowledge anything any more.</summary>
+    private async Task AwaitOthersAsync(long epoch, RedisKey key, long patience, CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            var members = await _store.GetGateMembersAsync(_options.Name, cancellationToken).ConfigureAwait(false);
+            var missing = members.Where(member => member.Node != _node.Name && member.Carried < epoch).ToList();
+            if (!missing.Exists(static member => member.IsAlive))
+            {
+                foreach (var member in missing)
+                {
+                    GivenUp++;
+                    _logger.LogError(
+                        "The process {Node} of the gate {Name} is not heard any more: what it had acknowledged and Redis has lost is lost, unless that process comes back.",
+                        member.Node, _options.Name);
+                    await _store.LeaveGateAsync(_options.Name, member.Node, cancellationToken).ConfigureAwait(false);
+                }
+
+                return;
+            }
+
+            await KeepAsync(cancellationToken).ConfigureAwait(false);
+            await _redis.CallAsync(["PEXPIRE", key, patience], cancellationToken).ConfigureAwait(false);
+            await Task.Delay(s_look, _clock, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    private async Task<List<GateCommand>> ReadCarriedAsync(long epoch, CancellationToken cancellationToken)
+    {
+        var fields = (RedisResult[])await _redis.CallAsync(["HGETALL", _node.KeyOf(string.Create(CultureInfo.InvariantCulture, $"carry:{epoch}"))], cancellationToken).ConfigureAwait(false);
+        var commands = new List<GateCommand>(fields.Length / 2);
+        for (var i = 0; i + 1 < fields.Length; i += 2)
+        {
+            if (GateCommand.TryReadCarried((string)fields[i], (byte[])fields[i + 1], out var command))
+            {
+                commands.Add(command);
+            }
+        }
+
+        return commands;
+    }
+
+    /// <summary>What is left of the stream, and its last entry.</summary>
+    private async Task<(List<GateCommand> Commands, StreamPlace? Last)> ReadStreamAsync(CancellationToken cancellationToken)
+    {
+        var stream = _node.KeyOf("stream");
+        var commands = new List<GateCommand>();
+        if ((string)await _redis.CallAsync(["TYPE", stream], cancellationToken).ConfigureAwait(false) != "stream")
+        {
+            return (commands, null);
+        }
+
+        StreamPlace? last = null;
+        while (true)
+        {
+            var from = last is { } place ? $"({place}" : "-";
+            var page = (RedisResult[])await _redis.CallAsync(["XRANGE", stream, from, "+", "COUNT", 50], cancellationToken).ConfigureAwait(false);
+            foreach (var entry in page)
+            {
+                last = StreamPlace.Parse((string)((RedisResult[])entry)[0]);
+                if (!GateCommand.TryReadEntry(entry, commands))
+                {
+                    _logger.LogCritical("Entry {Place} of the gate's stream can't be read, and was not written by a gate; it is left out.", last);
+                }
+            }
+
+            if (page.Length == 0)
+            {
+                return (commands, last);
+            }
+        }
+    }
+
+    /// <summary>Takes commands to the store, in order; <see langword="false"/> when the epoch is over before that.</summary>
+    private async Task<bool> TakeOverAsync(long epoch, GateCommand[] commands, RedisKey key, long patience, CancellationToken cancellationToken)
+    {
+        foreach (var chunk in commands.Chunk(CommandsACall))
+        {
+            while (true)
+            {
+                if (await _store.ExecuteFromGateAsync(_options.Name, epoch, turn: 0, [.. chunk.Select(static each => each.Command)], cancellationToken).ConfigureAwait(false) is not { } results)
+                {
+                    return false;
+                }
+
+                if (!results.Any(static result => result.IsRetryable))
+                {
+                    await _incidents.ReportAsync(epoch, chunk, results, cancellationToken).ConfigureAwait(false);
+                    break;
+                }
+
+                await Task.Delay(s_look, _clock, cancellationToken).ConfigureAwait(false);
+            }
+
+            await _redis.CallAsync(["PEXPIRE", key, patience], cancellationToken).ConfigureAwait(false);
+        }
+
+        return true;
+    }
+}
