@@ -270,6 +270,25 @@ public sealed class RedisFaultTests(ITestOutputHelper output)
         (await LedgerAudit.RunAsync(store, cancellationToken: Cancel)).ToString().ShouldStartWith("audit passed");
     }
 
+    /// <summary>The first answer went to another process, or was lost with the connection: the caller was told by the repetition.</summary>
+    [Fact]
+    public async Task What_was_acknowledged_by_a_repetition_is_reported_when_it_is_lost()
+    {
+        await using var server = await RedisServer.StartAsync("appendonly no", "save 3600 1");
+        await using var other = await OpenAsync(server);
+        await using var store = await OpenAsync(server);
+        await other.RestockAsync("r1", [("a", 100)], cancellationToken: Cancel);
+        await other.DeductAsync("undone", [("a", 1)], cancellationToken: Cancel);
+        await server.CliAsync("SAVE");
+        await other.DeductAsync("o1", [("a", 1)], cancellationToken: Cancel);
+        await other.CancelAsync("undone", Cancel);
+        (await store.DeductAsync("o1", [("a", 1)], cancellationToken: Cancel)).Status.ShouldBe(StockStatus.Replayed);
+        (await store.CancelAsync("undone", Cancel)).Status.ShouldBe(StockStatus.Replayed);
+        await server.RestartAsync();
+        await UntilAsync(async () => (await store.AbandonAsync("after", Cancel)) is { IsRetryable: false } || store.Losses.Count > 0);
+        store.Losses.ShouldHaveSingleItem().Operations.ShouldBe(["o1", "undone"]);
+    }
+
     private static async Task<RedisEngine> OpenAsync(RedisServer server, CriticalLog? log = null, RedisLossPolicy policy = RedisLossPolicy.Report) =>
         await RedisEngine.OpenAsync(new() { Configuration = server.Configuration, CallTimeout = TimeSpan.FromSeconds(10), OnLoss = policy }, logger: log, cancellationToken: Cancel);
 
