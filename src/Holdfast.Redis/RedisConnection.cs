@@ -52,7 +52,7 @@ internal sealed class RedisConnection : IAsyncDisposable
     /// <summary>Reply beginnings that mean "later": a cluster that is being repaired, a server that loads, is full, or can't write to its disk.</summary>
     private static readonly string[] s_passing =
     [
-        "OOM", "MISCONF", "LOADING", "BUSY", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "MOVED", "ASK", "UNKILLABLE",
+        "OOM", "MISCONF", "LOADING", "BUSY", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "MOVED", "ASK", "UNKILLABLE", "ERR Script attempted to access a non local key", "Script attempted to access a non local key",
     ];
 
     private readonly ConnectionMultiplexer _multiplexer;
