@@ -171,6 +171,29 @@ public sealed class RedisGateTests
         asked.PassesAtLoads.Take(10).Distinct().Count().ShouldBe(10, "the ledger was looked at between any two loads");
     }
 
+    /// <summary>A renewal that waited behind another one while the process was cut off: granted now, it would vouch for what goes around.</summary>
+    [Fact]
+    public async Task While_commands_go_around_the_gate_no_lease_is_granted()
+    {
+        await using var server = await RedisServer.StartAsync();
+        var options = SharedGate.Quick(server);
+        await using var redis = await Holdfast.Redis.RedisConnection.OpenAsync(options.Redis, TimeSpan.FromSeconds(20), 100, TimeProvider.System, Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance, Cancel);
+        await using var node = new Holdfast.Redis.GateNode(redis, options, TimeProvider.System, Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        await node.StartAsync(_ => new(""), (_, _, _) => new(true), Cancel);
+        await server.PauseAsync();
+        var renewals = Enumerable.Range(0, 3).Select(async _ =>
+        {
+            await node.RefreshAsync(Cancel);
+            return node.Latest.Sure;
+        }).ToList();
+        node.Detach(new RedisStoreException("as if a call had failed"));
+        await SharedGate.UntilAsync(() => node.TryGoAround([StockCommand.Deduct("o1", [("A", 1)])], out _), "the lease has run out");
+        await server.ResumeAsync();
+        (await Task.WhenAll(renewals))[1..].ShouldBe([0, 0]);
+        node.EndAround();
+        await SharedGate.UntilAsync(() => node.Latest.Sure > 0, "it is back");
+    }
+
     /// <summary>While it is asked for an unknown SKU, somebody wants another.</summary>
     private sealed class AskedForMore(IStockEngine inner) : DelegatingStockEngine(inner)
     {
