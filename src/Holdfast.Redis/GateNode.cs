@@ -302,8 +302,9 @@ internal sealed class GateNode : IAsyncDisposable
                 {
                     await (IsAttached && !_isReturning ? TickAsync(Presence.Here, cancellationToken) : ReturnAsync(cancellationToken)).ConfigureAwait(false);
                 }
-                catch (RedisStoreException e)
+                catch (Exception e) when (!cancellationToken.IsCancellationRequested)
                 {
+                    // Whatever it is, the next beat tries again: without beats nobody would rely on this process, nor it know that.
                     Detach(e);
                 }
             }
