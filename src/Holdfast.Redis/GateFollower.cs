@@ -169,9 +169,9 @@ internal sealed class GateFollower : IAsyncDisposable
                 _position = default;
             }
 
-            while (!_wanted.IsEmpty)
+            // Those that are wanted now: while unknown SKUs keep coming the list would never be empty, and the ledger never followed.
+            foreach (var skus in _wanted.Keys.Chunk(GateCopies.MostRows))
             {
-                var skus = _wanted.Keys.Take(GateCopies.MostRows).ToArray();
                 await LoadAsync(skus, cancellationToken).ConfigureAwait(false);
                 foreach (var sku in skus)
                 {

@@ -103,8 +103,8 @@ internal sealed class GateNode : IAsyncDisposable
 
         // Only the start of an epoch may not trust what is known of the one before.
         Volatile.Write(ref _latest, Latest with { Cursor = isAnother ? await findCursor(cancellationToken).ConfigureAwait(false) : Latest.Cursor });
-        await TickAsync(Presence.Here, cancellationToken, missed: isAnother ? 3 : 0).ConfigureAwait(false);
         Volatile.Write(ref _isAttached, true);
+        await TickAsync(Presence.Here, cancellationToken, missed: isAnother ? 3 : 0).ConfigureAwait(false);
         _beating = BeatAsync(_stop.Token);
     }
 
@@ -271,7 +271,7 @@ internal sealed class GateNode : IAsyncDisposable
 
     /// <summary>Looks at the gate now: its epoch is not the one that was known.</summary>
     public async ValueTask RefreshAsync(CancellationToken cancellationToken) =>
-        await TickAsync(_isReturning || !IsAttached ? Presence.Missing : Presence.Here, cancellationToken).ConfigureAwait(false);
+        await TickAsync(Presence.Here, cancellationToken).ConfigureAwait(false);
 
     public async ValueTask DisposeAsync()
     {
@@ -312,8 +312,9 @@ internal sealed class GateNode : IAsyncDisposable
                 {
                     await (IsAttached && !_isReturning ? TickAsync(Presence.Here, cancellationToken) : ReturnAsync(cancellationToken)).ConfigureAwait(false);
                 }
-                catch (RedisStoreException e)
+                catch (Exception e) when (!cancellationToken.IsCancellationRequested)
                 {
+                    // Whatever it is, the next beat tries again: without beats nobody would rely on this process, nor it know that.
                     Detach(e);
                 }
             }
@@ -348,7 +349,7 @@ internal sealed class GateNode : IAsyncDisposable
             hasForgottenIds |= await NoteIdsAsync(chunk, Latest.Epoch, 0, cancellationToken).ConfigureAwait(false) != 1;
         }
 
-        await TickAsync(Presence.Here, cancellationToken, missed: hasForgottenIds ? 2 : hasGoneAround ? 1 : 0).ConfigureAwait(false);
+        await TickAsync(Presence.Back, cancellationToken, missed: hasForgottenIds ? 2 : hasGoneAround ? 1 : 0).ConfigureAwait(false);
         lock (_lock)
         {
             if (!_isAttached)
@@ -399,17 +400,26 @@ internal sealed class GateNode : IAsyncDisposable
             }
 
             var from = _clock.GetTimestamp();
-            long heardUntil = presence switch
+            long heardUntil = presence == Presence.Leaving ? -1 : 0;
+            if (presence is Presence.Here or Presence.Back)
             {
-                Presence.Leaving => -1,
-                Presence.Missing => 0,
-                _ => RedisTimeAtMost() + (long)_options.Lease.TotalMilliseconds,
-            };
-            if (presence == Presence.Here)
-            {
-                // Before it is sent: a lost answer, or a call that a paused server runs later, grants the lease all the same.
-                var (_, readFrom, readTo) = ReadRedisTime();
-                Volatile.Write(ref _lapsesAt, from + ToTimestamp(_options.Lease * 1.05) + (readTo - readFrom));
+                lock (_lock)
+                {
+                    // Decided here and not by who called, since the way here may have taken long: in the meantime this process may have been
+                    // cut off, and commands gone around the gate, for which nobody must vouch.
+                    if (!_isAttached || (_isReturning && presence == Presence.Here))
+                    {
+                        presence = Presence.Missing;
+                    }
+                    else
+                    {
+                        // Before it is sent: a lost answer, or a call that a paused server runs later, grants the lease all the same. By a
+                        // clock that is read last: what passes between the two readings must not make the lease end here before it does there.
+                        heardUntil = RedisTimeAtMost() + (long)_options.Lease.TotalMilliseconds;
+                        _lapsesAt = _clock.GetTimestamp() + ToTimestamp(_options.Lease * 1.05) + (_redisTime.To - _redisTime.From);
+                        presence = Presence.Here;
+                    }
+                }
             }
 
             RedisValue[] arguments =
@@ -459,7 +469,7 @@ internal sealed class GateNode : IAsyncDisposable
 
     private TimeSpan? UntilLapsed()
     {
-        var left = Volatile.Read(ref _lapsesAt) - _clock.GetTimestamp();
+        var left = _lapsesAt - _clock.GetTimestamp();
         return left < 0 ? null : _clock.GetElapsedTime(0, left + 1);
     }
 
@@ -470,5 +480,8 @@ internal sealed class GateNode : IAsyncDisposable
         Here = 0,
         Missing = 1,
         Leaving = 2,
+
+        /// <summary>Here, and all that went around has ended and is noted.</summary>
+        Back = 3,
     }
 }

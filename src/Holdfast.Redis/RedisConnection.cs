@@ -52,7 +52,7 @@ internal sealed class RedisConnection : IAsyncDisposable
     /// <summary>Reply beginnings that mean "later": a cluster that is being repaired, a server that loads, is full, or can't write to its disk.</summary>
     private static readonly string[] s_passing =
     [
-        "OOM", "MISCONF", "LOADING", "BUSY", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "MOVED", "ASK", "UNKILLABLE",
+        "OOM", "MISCONF", "LOADING", "BUSY", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "MOVED", "ASK", "UNKILLABLE", "ERR Script attempted to access a non local key", "Script attempted to access a non local key",
     ];
 
     private readonly ConnectionMultiplexer _multiplexer;
@@ -75,6 +75,9 @@ internal sealed class RedisConnection : IAsyncDisposable
             if (e.ConnectionType == ConnectionType.Interactive && Volatile.Read(ref _closing) == 0)
             {
                 logger.LogWarning("The connection to Redis at {EndPoint} is lost ({FailureType}); connecting again.", Format(e.EndPoint), e.FailureType);
+
+                // Another server may take its place, to which the connection has been there all along.
+                Interlocked.Increment(ref _reconnects);
             }
         };
         multiplexer.ConnectionRestored += (_, e) =>
@@ -85,6 +88,7 @@ internal sealed class RedisConnection : IAsyncDisposable
                 Interlocked.Increment(ref _reconnects);
             }
         };
+        multiplexer.HashSlotMoved += (_, _) => Interlocked.Increment(ref _reconnects);
     }
 
     private long _reconnects;
@@ -92,7 +96,7 @@ internal sealed class RedisConnection : IAsyncDisposable
     /// <summary>Where the server is, for people: host and port, no password.</summary>
     public string Server { get; }
 
-    /// <summary>How often a connection came back: a change tells that the server may be another, or have lost something.</summary>
+    /// <summary>How often a connection was lost or came back, or a slot was found elsewhere: a change tells that the server may be another, or have lost something.</summary>
     public long Reconnects => Interlocked.Read(ref _reconnects);
 
     /// <summary>Calls that are under way.</summary>
@@ -250,10 +254,15 @@ internal sealed class RedisConnection : IAsyncDisposable
         {
             call = send();
         }
-        catch (Exception e) when (e is RedisException or ObjectDisposedException)
+        catch (Exception e)
         {
             Interlocked.Decrement(ref _inFlight);
-            throw Sort(e);
+            if (e is RedisException or ObjectDisposedException)
+            {
+                throw Sort(e);
+            }
+
+            throw;
         }
 
         // Counted until the driver lets go of it, also when nobody waits for it any more: its queue is what must not grow.

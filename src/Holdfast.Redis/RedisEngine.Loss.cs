@@ -103,7 +103,8 @@ public sealed partial class RedisEngine
             }
         }
 
-        return lost;
+        // An operation that was answered more than once stands there more than once.
+        return [.. lost.Distinct(StringComparer.Ordinal)];
     }
 
     private void Report(RedisLoss loss)

@@ -62,7 +62,7 @@ public sealed partial class RedisEngine
     }
 
     /// <inheritdoc/>
-    /// <exception cref="ArgumentException">The cursor is none of this store's ledger.</exception>
+    /// <exception cref="ArgumentException">The cursor is none of this store's ledger, or of an entry that Redis has lost since.</exception>
     /// <exception cref="RedisStoreException">The ledger could not be read.</exception>
     public IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, CancellationToken cancellationToken = default)
     {
@@ -196,14 +196,18 @@ public sealed partial class RedisEngine
 
     private async IAsyncEnumerable<FlowEntry> ReadJournalAsync(FlowQuery query, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        var (position, rest) = query.After is null ? (0, "0") : JournalCursor.Split(query.After);
-        var skip = (int)JournalCursor.Parse(rest);
+        var (position, skip, record) = query.After is null ? (0, 0, 0) : JournalCursor.ParseLine(query.After);
         var left = query.Limit ?? int.MaxValue;
         long bound = 0;
         while (left > 0)
         {
             // Up to the end that the first page found: a ledger that grows faster than it is read would never end.
-            var answer = await RunAsync(RedisScripts.Flow, cancellationToken, position, bound == 0 ? long.MaxValue >> 11 : bound, Tuning.PageBytes).ConfigureAwait(false);
+            var answer = await ReadJournalAsync(position, bound == 0 ? long.MaxValue >> 11 : bound, skip > 0 ? query.After : null, cancellationToken).ConfigureAwait(false);
+            if (skip > 0 && !IsRecord(answer, skip, record))
+            {
+                throw JournalCursor.Bad(query.After!);
+            }
+
             var (page, next, end) = ReadRecords(answer, position, skip);
             bound = bound == 0 ? end : bound;
             foreach (var entry in page)
@@ -223,6 +227,27 @@ public sealed partial class RedisEngine
 
             (position, skip) = (next, 0);
         }
+    }
+
+    /// <summary>Reads some of the journal; at a cursor's place there may be no record any more, which says that the cursor is of something lost.</summary>
+    private async Task<byte[]> ReadJournalAsync(long position, long bound, string? cursor, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await RunAsync(RedisScripts.Flow, cancellationToken, position, bound, Tuning.PageBytes).ConfigureAwait(false);
+        }
+        catch (RedisStoreException e) when (cursor is not null && IsSaid(e, "DAMAGED"))
+        {
+            throw JournalCursor.Bad(cursor);
+        }
+    }
+
+    /// <summary>Whether the record at a cursor is the one that it was made of. Where the journal ends before it, nothing can be said: a reader of a replica that lags goes on later.</summary>
+    private static bool IsRecord(byte[] answer, int line, uint digest)
+    {
+        var reader = new ReplyReader(answer);
+        reader.Take(6 + 6 + 6);
+        return reader.IsAtEnd || reader.IsRecord(line, digest);
     }
 
     private (List<FlowEntry> Page, long Next, long End) ReadRecords(byte[] answer, long position, int skip)

@@ -24,6 +24,9 @@ public sealed partial class RedisEngine : IStockEngine
     private readonly TimeProvider _clock;
     private readonly ILogger _logger;
     private readonly RedisKey[] _meta;
+
+    /// <summary>What a node of a cluster must have together before a script runs there: while a slot moves, what is not there yet looks like nothing.</summary>
+    private readonly RedisKey[] _keys;
     private readonly StockReads<StockLevel> _stockReads;
     private string _identity = "";
 
@@ -37,6 +40,7 @@ public sealed partial class RedisEngine : IStockEngine
         _clock = clock;
         _logger = logger;
         _meta = [$"{{{options.Name}}}:meta"];
+        _keys = [_meta[0], .. ((string[])["stock", "skus", "op", "due"]).Select(key => (RedisKey)$"{{{options.Name}}}:{key}")];
         _remembered = new(options.RememberedOperations);
         _stockReads = new(ReadStockAsync, options.CallTimeout * 2, clock);
     }
@@ -174,7 +178,7 @@ public sealed partial class RedisEngine : IStockEngine
             ];
             try
             {
-                return (byte[])await _connection.RunAsync(script, _meta, all, cancellationToken).ConfigureAwait(false)!;
+                return (byte[])await _connection.RunAsync(script, _keys, all, cancellationToken).ConfigureAwait(false)!;
             }
             catch (RedisStoreException e) when (IsSaid(e, "LOST") && attempt < Tuning.Attempts)
             {

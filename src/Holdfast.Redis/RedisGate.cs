@@ -461,15 +461,21 @@ public sealed class RedisGate : DelegatingStockEngine
                 var readAt = _node.RedisTimeAtLeast();
                 var levels = await Inner.GetStockAsync(skus).ConfigureAwait(false);
 
-                // Closed: whoever opens it loads what it refuses by from then on.
-                if (!_node.IsAttached || await _copies.PushAsync(epoch, [.. levels.Where(static level => level.IsKnown).Select(GateRow.Of)], readAt, default, [], CancellationToken.None).ConfigureAwait(false) >= 0)
+                if (!_node.IsAttached)
                 {
-                    if (_node.IsAttached || await _node.LapseAsync().ConfigureAwait(false))
+                    if (await _node.LapseAsync().ConfigureAwait(false))
                     {
                         return;
                     }
 
+                    // Back meanwhile, and not told yet.
                     continue;
+                }
+
+                // Closed: whoever opens it loads what it refuses by from then on.
+                if (await _copies.PushAsync(epoch, [.. levels.Where(static level => level.IsKnown).Select(GateRow.Of)], readAt, default, [], CancellationToken.None).ConfigureAwait(false) >= 0)
+                {
+                    return;
                 }
 
                 await _node.RefreshAsync(CancellationToken.None).ConfigureAwait(false);

@@ -18,7 +18,8 @@ internal sealed class Remembered(int capacity)
         {
             for (var i = 0; i < commands.Length; i++)
             {
-                if (results[i].Status == StockStatus.Done)
+                // A repetition's answer is an acknowledgement too: the first may have gone to another process, or been lost on its way.
+                if (results[i].Status is StockStatus.Done or StockStatus.Replayed && Stands(commands[i].Verb, StateAfter(commands[i].Verb, results[i])))
                 {
                     _ring[_count++ % capacity] = (commands[i].Id, commands[i].Verb);
                 }
@@ -50,6 +51,14 @@ internal sealed class Remembered(int capacity)
             _count = 0;
         }
     }
+
+    /// <summary>The state that an answer tells of, as far as <see cref="Stands"/> wants to know: a Cancel of what has expired cancelled nothing.</summary>
+    private static OperationState StateAfter(StockVerb verb, in StockResult result) => verb switch
+    {
+        StockVerb.Confirm => OperationState.Confirmed,
+        StockVerb.Cancel => result.Original == StockStatus.Expired ? OperationState.Expired : OperationState.Cancelled,
+        _ => OperationState.Applied,
+    };
 
     /// <summary>Whether a state is one that this acknowledged verb leaves, or one that may follow it.</summary>
     public static bool Stands(StockVerb verb, OperationState state) => verb switch

@@ -162,17 +162,39 @@ internal ref struct ReplyReader(ReadOnlySpan<byte> bytes)
         record.Take((flags & HasTarget) != 0 ? record.Byte() : 0);
         record.Take((flags & HasNote) != 0 ? record.Short() : 0);
         var count = record.Short();
+        var digest = JournalCursor.Digest(time, id);
         for (var i = 1; i <= count; i++)
         {
             record.Take(3);
             var entry = record.Entry(record.Text(record.Byte()), kind, isHeld, time, id);
             if (i > skip)
             {
-                into.Add(entry with { Cursor = JournalCursor.Text(position, i) });
+                into.Add(entry with { Cursor = JournalCursor.Text(position, i, digest) });
             }
         }
 
         return size;
+    }
+
+    /// <summary>Whether what begins here is the record that a cursor was made of; anything else may be no record at all.</summary>
+    public readonly bool IsRecord(int line, uint digest)
+    {
+        var rest = this;
+        try
+        {
+            var size = rest.RecordSize();
+            var record = new ReplyReader(rest.Take(size - 4));
+            var (_, _, time, id) = record.Head(out var flags);
+            record.Take((flags & HasTimeToLive) != 0 ? 5 : 0);
+            record.Take((flags & HasTarget) != 0 ? record.Byte() : 0);
+            record.Take((flags & HasNote) != 0 ? record.Short() : 0);
+            return JournalCursor.Digest(time, id) == digest && record.Short() >= line;
+        }
+        catch (ArgumentOutOfRangeException)
+        {
+            // It is cut off in the middle, as bytes are that only look like a record.
+            return false;
+        }
     }
 
     /// <summary>One entry as flow_of_sku.lua answers it.</summary>

@@ -16,6 +16,8 @@
 --   a line: distance from its record's beginning(3) SKU(1+) units(6) available(7) reserved(7) version(6)
 -- All numbers are little endian. A position is part * 2^24 + offset; a record never spans two parts.
 --
+-- Keys given to every script: meta; and stock, skus, op and due, so that a node of a cluster to which the slot is moving runs none
+-- before it has them all. A key that must be there and is not is never begun anew.
 -- Arguments of every script: 1 the store's identity; 2 the end of the journal that the caller has seen; 3 the
 -- highest store time that the caller has seen; 4 '1' when the time in 3 is to be taken instead of Redis's clock.
 

@@ -103,21 +103,36 @@ return run(function()
 
   local finalEnd = part * PART + offset
   if #changedOps > 0 or plainCount > 0 then
-    -- Keys that will be written and were not read: their types. (Reading has told those of the others.)
+    -- Keys that will be written and were not read: their types, and whether they are there. (Reading has told that of the others.)
+    local function need(isThere, key)
+      if not isThere then
+        fail('DAMAGED a key of the store is missing or cut off (key ' .. key .. ')')
+      end
+    end
     if #newSkus > 0 then
       ask('ZCARD', SKUS)
     end
     for i = 1, #held do
       local c = held[i]
       for j = 6, #c, 2 do
-        ask('ZCARD', holdsKey(c[j]))
+        local key = holdsKey(c[j])
+        need(ask('ZCARD', key) > 0 or rows[c[j]].r0 == 0, key)
       end
     end
     for sku in pairs(ended) do
       ask('ZCARD', holdsKey(sku))
     end
     for i = 1, #pieces do
-      ask('STRLEN', partKey(pieces[i].part))
+      local key = partKey(pieces[i].part)
+      need(ask('STRLEN', key) >= pieces[i].offset, key)
+    end
+    for i = 1, #touched do
+      local row = touched[i]
+      local at = row.v0 % INDEXED
+      if at > 0 then
+        local key = indexKey(row.sku, floor(row.v0 / INDEXED))
+        need(ask('STRLEN', key) >= at * 6, key)
+      end
     end
 
     -- Nothing points at these yet: where one fails (no memory left, a disk that can't be written), nothing has happened.

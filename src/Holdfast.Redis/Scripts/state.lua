@@ -152,16 +152,16 @@ end
 -- Notes that a row changes: the positions of its new entries go into its index.
 local function touch(row)
   if not row.index then
-    row.index, row.m, row.v0 = {}, 0, row.v
+    row.index, row.m, row.v0, row.r0 = {}, 0, row.v, row.r
     touched[#touched + 1] = row
   end
 end
 
 -- Changes a row; the line that says so.
 local function change(row, amount, available, reserved)
+  touch(row)
   row.a = row.a + available
   row.r = row.r + reserved
-  touch(row)
   row.v = row.v + 1
   local sku = row.sku
   return pack('<Bc0i6I7I7I6', #sku, sku, amount, row.a, row.r, row.v)

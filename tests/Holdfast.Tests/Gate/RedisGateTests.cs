@@ -153,6 +153,75 @@ public sealed class RedisGateTests
         copies.Select(copy => copy with { Available = copy.Available + copy.Reserved, Reserved = 0 }).ShouldBe(rows.Select(row => row with { Available = row.Available + row.Reserved, Reserved = 0 }));
     }
 
+    /// <summary>Copies that commands missed are loaded between two looks at the ledger, not instead of them.</summary>
+    [Fact]
+    public async Task A_stream_of_unknown_SKUs_does_not_keep_the_ledger_from_being_followed()
+    {
+        await using var server = await RedisServer.StartAsync();
+        await using var asked = new AskedForMore(new MemoryEngine());
+        await using var gate = await OpenAsync(asked, server);
+        asked.Gate = gate;
+        for (var i = 0; asked.PassesAtLoads.Count < 10; i++)
+        {
+            (await gate.DeductAsync($"again{i}", [($"unknown again {i}", 1)], cancellationToken: Cancel)).Status.ShouldBe(StockStatus.UnknownSku);
+            await Task.Delay(TimeSpan.FromMilliseconds(10), TimeProvider.System, Cancel);
+        }
+
+        asked.Gate = null;
+        asked.PassesAtLoads.Take(10).Distinct().Count().ShouldBe(10, "the ledger was looked at between any two loads");
+    }
+
+    /// <summary>A renewal that waited behind another one while the process was cut off: granted now, it would vouch for what goes around.</summary>
+    [Fact]
+    public async Task While_commands_go_around_the_gate_no_lease_is_granted()
+    {
+        await using var server = await RedisServer.StartAsync();
+        var options = SharedGate.Quick(server);
+        await using var redis = await Holdfast.Redis.RedisConnection.OpenAsync(options.Redis, TimeSpan.FromSeconds(20), 100, TimeProvider.System, Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance, Cancel);
+        await using var node = new Holdfast.Redis.GateNode(redis, options, TimeProvider.System, Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        await node.StartAsync(_ => new(""), (_, _, _) => new(true), Cancel);
+        await server.PauseAsync();
+        var renewals = Enumerable.Range(0, 3).Select(async _ =>
+        {
+            await node.RefreshAsync(Cancel);
+            return node.Latest.Sure;
+        }).ToList();
+        node.Detach(new RedisStoreException("as if a call had failed"));
+        await SharedGate.UntilAsync(() => node.TryGoAround([StockCommand.Deduct("o1", [("A", 1)])], out _), "the lease has run out");
+        await server.ResumeAsync();
+        (await Task.WhenAll(renewals))[1..].ShouldBe([0, 0]);
+        node.EndAround();
+        await SharedGate.UntilAsync(() => node.Latest.Sure > 0, "it is back");
+    }
+
+    /// <summary>While it is asked for an unknown SKU, somebody wants another.</summary>
+    private sealed class AskedForMore(IStockEngine inner) : DelegatingStockEngine(inner)
+    {
+        private int _passes;
+
+        public RedisGate? Gate { get; set; }
+
+        /// <summary>How often the ledger had been looked at, when SKUs were asked for.</summary>
+        public System.Collections.Concurrent.ConcurrentQueue<int> PassesAtLoads { get; } = [];
+
+        public override async ValueTask<IReadOnlyList<StockLevel>> GetStockAsync(IReadOnlyList<string> skus, ReadOptions options = default, CancellationToken cancellationToken = default)
+        {
+            if (Gate is { } gate)
+            {
+                PassesAtLoads.Enqueue(Volatile.Read(ref _passes));
+                await gate.DeductAsync($"more{PassesAtLoads.Count}", [($"unknown {PassesAtLoads.Count}", 1)], cancellationToken: CancellationToken.None);
+            }
+
+            return await base.GetStockAsync(skus, options, cancellationToken);
+        }
+
+        public override IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, CancellationToken cancellationToken = default)
+        {
+            Interlocked.Increment(ref _passes);
+            return base.ReadFlowAsync(query, cancellationToken);
+        }
+    }
+
     /// <summary>A stock file that was deleted and made again, or set back to an older copy: the gate knows later versions than there are.</summary>
     [Fact]
     public async Task A_gate_that_has_followed_another_store_is_begun_anew()

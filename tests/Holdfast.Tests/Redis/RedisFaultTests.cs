@@ -270,6 +270,107 @@ public sealed class RedisFaultTests(ITestOutputHelper output)
         (await LedgerAudit.RunAsync(store, cancellationToken: Cancel)).ToString().ShouldStartWith("audit passed");
     }
 
+    /// <summary>The first answer went to another process, or was lost with the connection: the caller was told by the repetition.</summary>
+    [Fact]
+    public async Task What_was_acknowledged_by_a_repetition_is_reported_when_it_is_lost()
+    {
+        await using var server = await RedisServer.StartAsync("appendonly no", "save 3600 1");
+        await using var other = await OpenAsync(server);
+        await using var store = await OpenAsync(server);
+        await other.RestockAsync("r1", [("a", 100)], cancellationToken: Cancel);
+        await other.DeductAsync("undone", [("a", 1)], cancellationToken: Cancel);
+        await server.CliAsync("SAVE");
+        await other.DeductAsync("o1", [("a", 1)], cancellationToken: Cancel);
+        await other.CancelAsync("undone", Cancel);
+        (await store.DeductAsync("o1", [("a", 1)], cancellationToken: Cancel)).Status.ShouldBe(StockStatus.Replayed);
+        (await store.CancelAsync("undone", Cancel)).Status.ShouldBe(StockStatus.Replayed);
+        await server.RestartAsync();
+        await UntilAsync(async () => (await store.AbandonAsync("after", Cancel)) is { IsRetryable: false } || store.Losses.Count > 0);
+        store.Losses.ShouldHaveSingleItem().Operations.ShouldBe(["o1", "undone"]);
+    }
+
+    /// <summary>What came since then lies where the lost entries lay; an export that went on from there would leave it out.</summary>
+    [Theory]
+    [InlineData("lost-1", "kept-1")]
+    [InlineData("lost-1", "another length")]
+    public async Task A_cursor_behind_an_entry_that_was_lost_is_refused(string lost, string later)
+    {
+        await using var server = await RedisServer.StartAsync("appendonly no", "save 3600 1");
+        await using var store = await OpenAsync(server);
+        await store.RestockAsync("r1", [("a", 100)], cancellationToken: Cancel);
+        var kept = (await store.ReadFlowAsync(new(), Cancel).ToListAsync(Cancel))[^1].Cursor;
+        await server.CliAsync("SAVE");
+        await store.DeductAsync(lost, [("a", 1)], cancellationToken: Cancel);
+        var cursor = (await store.ReadFlowAsync(new(), Cancel).ToListAsync(Cancel))[^1].Cursor;
+        await server.RestartAsync();
+        await UntilAsync(async () => (await store.ConfirmAsync("none", Cancel)) is { IsRetryable: false });
+        for (var i = 0; i < 3; i++)
+        {
+            await store.DeductAsync($"{later}{i}"[^later.Length..], [("a", 1)], cancellationToken: Cancel);
+        }
+
+        await Should.ThrowAsync<ArgumentException>(async () => await store.ReadFlowAsync(new() { After = cursor }, Cancel).ToListAsync(Cancel));
+        (await store.ReadFlowAsync(new() { After = kept }, Cancel).CountAsync(Cancel)).ShouldBe(3);
+    }
+
+    [Theory]
+    [InlineData("f:0")]
+    [InlineData("v:0:a")]
+    [InlineData("h:a")]
+    public async Task A_key_that_is_missing_is_not_begun_anew(string key)
+    {
+        await using var server = await RedisServer.StartAsync();
+        await using var store = await OpenAsync(server);
+        await store.RestockAsync("r1", [("a", 100)], cancellationToken: Cancel);
+        await store.ReserveAsync("h1", [("a", 1)], TimeSpan.FromHours(1), cancellationToken: Cancel);
+        (await server.CliAsync("DEL", "{holdfast}:" + key)).ShouldBe("1");
+        var before = await StateAsync(server);
+        (await Should.ThrowAsync<RedisStoreException>(async () => await store.ReserveAsync("h2", [("a", 1)], TimeSpan.FromHours(1), cancellationToken: Cancel))).Message.ShouldContain("{holdfast}:" + key);
+        (await StateAsync(server)).ShouldBe(before);
+    }
+
+    /// <summary>A node that already has some keys of a slot answers as if the others had never been: a retry would be applied again.</summary>
+    [Fact]
+    public async Task While_a_slot_moves_to_another_node_nothing_is_decided_from_half_a_store()
+    {
+        await using var cluster = await RedisCluster.StartAsync();
+        await using var store = await RedisEngine.OpenAsync(new() { Configuration = cluster.Configuration, CallTimeout = TimeSpan.FromSeconds(10) }, cancellationToken: Cancel);
+        await store.RestockAsync("r1", [("a", 100)], cancellationToken: Cancel);
+        await store.DeductAsync("o1", [("a", 1)], cancellationToken: Cancel);
+        await store.ReserveAsync("h1", [("a", 1)], TimeSpan.FromHours(1), cancellationToken: Cancel);
+        var slot = await cluster.Nodes[0].CliAsync("CLUSTER", "KEYSLOT", "{holdfast}:meta");
+        var from = cluster.Nodes[int.Parse(slot, System.Globalization.CultureInfo.InvariantCulture) * 3 / 16_384];
+        var to = cluster.Nodes.First(node => node != from);
+        var (fromId, toId) = (await from.CliAsync("CLUSTER", "MYID"), await to.CliAsync("CLUSTER", "MYID"));
+        (await to.CliAsync("CLUSTER", "SETSLOT", slot, "IMPORTING", fromId)).ShouldBe("OK");
+        (await from.CliAsync("CLUSTER", "SETSLOT", slot, "MIGRATING", toId)).ShouldBe("OK");
+        var port = to.Port.ToString(System.Globalization.CultureInfo.InvariantCulture);
+        foreach (var key in (string[])["meta", "stock"])
+        {
+            (await from.CliAsync("MIGRATE", "127.0.0.1", port, "{holdfast}:" + key, "0", "10000")).ShouldBe("OK");
+        }
+
+        for (var i = 0; i < 3; i++)
+        {
+            (await store.DeductAsync("o1", [("a", 1)], cancellationToken: Cancel)).Status.ShouldBe(StockStatus.Busy);
+            (await Should.ThrowAsync<RedisStoreException>(async () => await store.GetOperationAsync("o1", Cancel))).MayPass.ShouldBeTrue();
+        }
+
+        foreach (var key in (await from.CliAsync("KEYS", "{holdfast}:*")).Split('\n'))
+        {
+            (await from.CliAsync("MIGRATE", "127.0.0.1", port, key, "0", "10000")).ShouldBe("OK");
+        }
+
+        foreach (var node in cluster.Nodes)
+        {
+            (await node.CliAsync("CLUSTER", "SETSLOT", slot, "NODE", toId)).ShouldBe("OK");
+        }
+
+        await UntilAsync(async () => (await store.DeductAsync("o1", [("a", 1)], cancellationToken: Cancel)) is { Status: StockStatus.Replayed });
+        store.Losses.ShouldBeEmpty();
+        (await LedgerAudit.RunAsync(store, cancellationToken: Cancel)).ToString().ShouldStartWith("audit passed");
+    }
+
     private static async Task<RedisEngine> OpenAsync(RedisServer server, CriticalLog? log = null, RedisLossPolicy policy = RedisLossPolicy.Report) =>
         await RedisEngine.OpenAsync(new() { Configuration = server.Configuration, CallTimeout = TimeSpan.FromSeconds(10), OnLoss = policy }, logger: log, cancellationToken: Cancel);
 
