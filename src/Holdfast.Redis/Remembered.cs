@@ -19,7 +19,10 @@ internal sealed class Remembered(int capacity)
             for (var i = 0; i < commands.Length; i++)
             {
                 // A repetition's answer is an acknowledgement too: the first may have gone to another process, or been lost on its way.
-                if (results[i].Status is StockStatus.Done or StockStatus.Replayed && Stands(commands[i].Verb, StateAfter(commands[i].Verb, results[i])))
+                // What is only prepared is not there to stay.
+                if (results[i].Status is StockStatus.Done or StockStatus.Replayed
+                    && Stands(commands[i].Verb, StateAfter(commands[i].Verb, results[i]))
+                    && commands[i].Branch is null or { Phase: BranchPhase.Commit })
                 {
                     _ring[_count++ % capacity] = (commands[i].Id, commands[i].Verb);
                 }

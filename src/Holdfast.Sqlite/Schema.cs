@@ -112,6 +112,16 @@ internal static class Schema
             UNIQUE (gate, entry)
         ) STRICT;
         """,
+
+        // 3. Parts of commands over several shards: held are units of available that such parts have prepared to take; cart
+        // names the whole that an operation is a part of; pending, what is prepared about an operation (ShardedCart and
+        // PendingBranch in text). An operation in state 7 is prepared itself, and has no ledger entry.
+        """
+        ALTER TABLE stock ADD COLUMN held INTEGER NOT NULL DEFAULT 0 CHECK (held >= 0);
+        ALTER TABLE operation ADD COLUMN cart TEXT;
+        ALTER TABLE operation ADD COLUMN pending TEXT;
+        CREATE INDEX operation_pending ON operation(pending) WHERE pending IS NOT NULL;
+        """,
     ];
 
     /// <summary>Says what keeps a file from being used as a store of this build, before anything in it is changed.</summary>

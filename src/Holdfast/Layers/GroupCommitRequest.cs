@@ -94,10 +94,12 @@ internal sealed class GroupCommitRequest(StockCommand[] commands, long enqueuedA
         TrySetException(exception);
     }
 
-    public static StockResult[] Busy(int count, string detail)
+    public static StockResult[] Busy(int count, string detail) => Filled(count, StockStatus.Busy, detail);
+
+    public static StockResult[] Filled(int count, StockStatus status, string detail)
     {
         var results = new StockResult[count];
-        Array.Fill(results, StockResult.Of(StockStatus.Busy, detail));
+        Array.Fill(results, StockResult.Of(status, detail));
         return results;
     }
 }

@@ -31,6 +31,10 @@ public static class Schemes
         new("database-precheck", start => SharedGate.OpenAsync(start, Sqlite(start, SqliteTransactionScope.Command, SqliteSynchronous.Normal))),
         new("cached-gate", start => SharedGate.OpenSettledAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
         new("postgres-cached-gate", async start => await SharedGate.OpenAsync(start, new GroupCommit(await PostgreSqlEngine.OpenAsync((await SharedPostgreSql.NewStoreAsync(start)) with { TestClock = null })), GateAcknowledgement.Gate)) { FollowsRealClock = true },
+        new("sharded-memory", start => ShardedAsync(4, _ => new(new GroupCommit(new MemoryEngine(start.Clock))))),
+        new("sharded-sqlite", start => ShardedAsync(3, shard => new(new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Normal, $"shard-{shard}.db"))))),
+        new("sharded-postgres", start => ShardedAsync(4, async shard => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call, shard)))),
+        new("sharded-redis-cluster", start => ShardedAsync(3, async _ => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 }))),
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 
@@ -60,8 +64,19 @@ public static class Schemes
         }
     }
 
-    private static SqliteEngine Sqlite(SchemeStart start, SqliteTransactionScope transactionPer, SqliteSynchronous synchronous) =>
-        SqliteEngine.Open(new() { Path = Path.Combine(start.Folder, "stock.db"), TransactionPer = transactionPer, Synchronous = synchronous }, start.Clock);
+    private static async ValueTask<IStockEngine> ShardedAsync(int count, Func<int, ValueTask<IStockEngine>> open)
+    {
+        var shards = new IStockEngine[count];
+        for (var shard = 0; shard < count; shard++)
+        {
+            shards[shard] = await open(shard);
+        }
+
+        return new Sharding(shards);
+    }
+
+    private static SqliteEngine Sqlite(SchemeStart start, SqliteTransactionScope transactionPer, SqliteSynchronous synchronous, string file = "stock.db") =>
+        SqliteEngine.Open(new() { Path = Path.Combine(start.Folder, file), TransactionPer = transactionPer, Synchronous = synchronous }, start.Clock);
 
     public static Scheme Find(string name) => All.Single(scheme => scheme.Name == name);
 }
