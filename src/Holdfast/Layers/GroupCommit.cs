@@ -35,7 +35,8 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
     private readonly Queue<GroupCommitRequest> _queue = new();
     private readonly HashSet<GroupCommitRequest> _delayed = [];
     private readonly HashSet<string>? _idsInFlight;
-    private readonly TaskCompletionSource _drained = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Dispatcher _dispatcher = Dispatcher.Current;
+    private readonly TaskCompletionSource _drained;
     private int _queuedCommands;
     private int _delayedCommands;
     private int _runningLoops;
@@ -55,6 +56,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         _options.Validate();
         _clock = clock ?? TimeProvider.System;
         _logger = logger ?? NullLogger.Instance;
+        _drained = new(_dispatcher.PromiseOptions);
         _idsInFlight = _options.MaxConcurrentBatches > 1 ? new(StringComparer.Ordinal) : null;
     }
 
@@ -68,7 +70,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             return new([]);
         }
 
-        var request = new GroupCommitRequest(Copy(commands), _clock.GetTimestamp());
+        var request = new GroupCommitRequest(Copy(commands), _clock.GetTimestamp(), _dispatcher.PromiseOptions);
         if (cancellationToken.CanBeCanceled)
         {
             // Before it is queued: once it is, its answer may be given at any time, and that ends the registration.
@@ -83,7 +85,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
 
         if (startsLoop)
         {
-            ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+            _dispatcher.Queue(this);
         }
 
         return new(request.Answer);
@@ -142,7 +144,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         await base.DisposeAsync().ConfigureAwait(false);
     }
 
-    /// <summary>Runs the loop; called by the thread pool.</summary>
+    /// <summary>Runs the loop; called by the dispatcher.</summary>
     void IThreadPoolWorkItem.Execute() => _ = RunAsync();
 
     /// <summary>
@@ -225,7 +227,14 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             {
                 // The callers go on in the queue of this thread, and others look into it only when they have nothing else
                 // to do. An engine that works on its caller's thread would keep them there for as long as batches come.
-                await Task.Yield();
+                if (_dispatcher.IsThreadPool)
+                {
+                    await Task.Yield();
+                }
+                else
+                {
+                    await _dispatcher.YieldAsync().ConfigureAwait(false);
+                }
             }
         }
     }
@@ -280,7 +289,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             if (_idsInFlight is not null && _queue.Count > 0 && _runningLoops < _options.MaxConcurrentBatches)
             {
                 _runningLoops++;
-                ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+                _dispatcher.Queue(this);
             }
         }
 
@@ -391,7 +400,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             _pendingAnswers++;
         }
 
-        ThreadPool.UnsafeQueueUserWorkItem(
+        _dispatcher.Queue(
             static work =>
             {
                 try
@@ -409,8 +418,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
                     work.Layer.SignalWhenDrained();
                 }
             },
-            (Layer: this, Batch: batch, Results: results),
-            preferLocal: false);
+            (Layer: this, Batch: batch, Results: results));
     }
 
     private void AnswerAll(List<GroupCommitRequest> batch, IReadOnlyList<StockResult> results)
@@ -573,7 +581,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         HoldfastMeter.QueuedCommands.Add(request.Commands.Length);
         if (startsLoop)
         {
-            ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+            _dispatcher.Queue(this);
         }
     }
 }

@@ -1,8 +1,8 @@
 namespace Holdfast;
 
 /// <summary>One caller's commands, and what is known of them so far.</summary>
-internal sealed class GroupCommitRequest(StockCommand[] commands, long enqueuedAt)
-    : TaskCompletionSource<IReadOnlyList<StockResult>>(TaskCreationOptions.RunContinuationsAsynchronously)
+internal sealed class GroupCommitRequest(StockCommand[] commands, long enqueuedAt, TaskCreationOptions promiseOptions)
+    : TaskCompletionSource<IReadOnlyList<StockResult>>(promiseOptions)
 {
     private StockResult[]? _results;
     private int[]? _places;

@@ -1,0 +1,39 @@
+using System.Globalization;
+
+namespace Holdfast.Testing;
+
+/// <summary>What became of one simulated run.</summary>
+internal sealed record SimulationReport
+{
+    /// <summary>What was simulated.</summary>
+    public required string Layer { get; init; }
+
+    /// <summary>The seed: the same seed is the same run, to the last step.</summary>
+    public required int Seed { get; init; }
+
+    /// <summary>Steps taken.</summary>
+    public required long Steps { get; init; }
+
+    /// <summary>Simulated time that passed.</summary>
+    public required TimeSpan Elapsed { get; init; }
+
+    /// <summary>Commands that callers sent, repetitions included.</summary>
+    public required long Commands { get; init; }
+
+    /// <summary>A number for all that happened: equal where the same happened.</summary>
+    public required ulong TraceHash { get; init; }
+
+    /// <summary>What went wrong; <see langword="null"/> when all was well.</summary>
+    public string? Failure { get; init; }
+
+    /// <summary>The last steps before the failure; empty when all was well.</summary>
+    public IReadOnlyList<string> Trace { get; init; } = [];
+
+    /// <summary>Whether all was well.</summary>
+    public bool Passed => Failure is null;
+
+    /// <summary>One line for people.</summary>
+    public override string ToString() => string.Create(
+        CultureInfo.InvariantCulture,
+        $"{Layer}, seed {Seed}: {(Passed ? "passed" : Failure)} ({Commands} commands, {Steps} steps, {Elapsed.TotalSeconds:0.0} s of simulated time, trace {TraceHash:x16})");
+}
