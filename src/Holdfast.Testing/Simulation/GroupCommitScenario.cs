@@ -10,6 +10,9 @@ namespace Holdfast.Testing;
 /// <param name="plant">Puts something between group commit and the connection to the store: a bug, for tests of the simulation itself.</param>
 internal sealed class GroupCommitScenario(int concurrentBatches, Func<IStockEngine, IStockEngine>? plant = null) : SimulationScenario
 {
+    /// <summary>How much later than it is due a timer may fire in a world of pauses.</summary>
+    private static readonly TimeSpan s_longestDelay = TimeSpan.FromSeconds(60);
+
     private readonly Dictionary<string, int> _idsUnderWay = new(StringComparer.Ordinal);
     private IStockEngine? _store;
     private StormWorkload _workload = StormWorkload.Hot("s-", 0);
@@ -36,6 +39,7 @@ internal sealed class GroupCommitScenario(int concurrentBatches, Func<IStockEngi
             CallTimeout = TimeSpan.FromMilliseconds(world.Pick(20, 500, 10_000)),
             RetryTimeout = TimeSpan.FromMilliseconds(world.Pick(0, 100, 3_000, 10_000)),
             RetryDelay = TimeSpan.FromMilliseconds(world.Pick(1, 20)),
+            ShutdownTimeout = TimeSpan.FromMilliseconds(world.Pick(50, 5_000, 30_000)),
         };
         var nodes = Enumerable.Range(1, world.Pick(1, 1, 2)).Select(number => AddNode(world, $"node {number}", store, options)).ToArray();
         world.Run("opening", () => world.SendAsync(_store, _workload.Opening(random.Next(0, 40))));
@@ -52,18 +56,50 @@ internal sealed class GroupCommitScenario(int concurrentBatches, Func<IStockEngi
     private (SimulatedProcess Node, Func<IStockEngine> Engine) AddNode(SimulatedWorld world, string name, SimulatedProcess store, GroupCommitOptions options)
     {
         var node = world.AddMortal(name);
+        var ignoresTokens = world.Pick(true, false, false);
+        var lives = 0;
         GroupCommit? engine = null;
         Start();
         node.OnStart(Start);
+        if (world.Random.Next(3) == 0)
+        {
+            world.Scheduler.Post(node, "shuts down", TimeSpan.FromMilliseconds(world.Random.Next(0, world.Pick(10, 1_000))), () => _ = ShutDownAsync());
+        }
+
         return (node, () => engine!);
+
+        async Task ShutDownAsync()
+        {
+            // In good order, and up again: what it accepted is answered, and what comes meanwhile is Busy.
+            var began = world.Scheduler.Clock.Ticks;
+            try
+            {
+                await engine!.DisposeAsync().ConfigureAwait(false);
+            }
+            catch (Exception e)
+            {
+                _problem ??= $"{name} could not be shut down: {e}";
+            }
+
+            var took = TimeSpan.FromTicks(world.Scheduler.Clock.Ticks - began);
+            world.Scheduler.Note(node, "is shut down");
+            if (took > options.ShutdownTimeout + s_longestDelay)
+            {
+                _problem ??= $"{name} took {took} to shut down.";
+            }
+
+            Start();
+        }
 
         void Start()
         {
             // What it had under way went with its memory; calls that are still at the store are of a time before.
-            var life = $"{name}, life {node.Incarnation}";
+            var life = $"{name}, life {++lives}";
             IStockEngine connection = new SimulatedConnection(node, store, () => _store!, world.Faults)
             {
-                OnCall = (commands, begins) => Watch(life, commands, begins),
+                IsFenced = true,
+                IgnoresTokens = ignoresTokens,
+                OnCall = ignoresTokens ? null : (commands, begins) => Watch(life, commands, begins),
             };
             engine = new(plant is null ? connection : plant(connection), options, world.Scheduler.Clock, new Critical(this));
         }
@@ -90,7 +126,7 @@ internal sealed class GroupCommitScenario(int concurrentBatches, Func<IStockEngi
         }
     }
 
-    /// <summary>Two calls of one node never share an id; a batch under way is never overtaken by a retry.</summary>
+    /// <summary>Two calls that a node waits for never share an id.</summary>
     private void Watch(string node, IReadOnlyList<StockCommand> commands, bool begins)
     {
         foreach (var id in commands.SelectMany(command => command.Target is null ? [command.Id] : new[] { command.Id, command.Target }).Distinct(StringComparer.Ordinal))

@@ -37,7 +37,16 @@ internal sealed class SimulatedConnection : IStockEngine
         client.OnCrash(_open.Clear);
     }
 
-    /// <summary>Told of the commands of each call and whether it begins or ends for its client: for checks of what is under way.</summary>
+    /// <summary>
+    /// Whether a call that ended for its client, with whatever answer, can't arrive any more: what a store owes to those who
+    /// send a command again. Callers of a node can't know that of their requests.
+    /// </summary>
+    public bool IsFenced { get; init; }
+
+    /// <summary>Whether calls go on although their client no longer waits.</summary>
+    public bool IgnoresTokens { get; init; }
+
+    /// <summary>Told of the commands of each call, and whether it begins or ends for its client, be it that this gives up: for checks of what is under way.</summary>
     public Action<IReadOnlyList<StockCommand>, bool>? OnCall { get; init; }
 
     public StockTraits Traits => _service().Traits;
@@ -46,6 +55,8 @@ internal sealed class SimulatedConnection : IStockEngine
     {
         StockCommand[] sent = [.. commands];
         OnCall?.Invoke(sent, true);
+        var isOver = false;
+        using var givenUp = cancellationToken.UnsafeRegister(_ => End(), null);
         try
         {
             return await CallAsync<IReadOnlyList<StockResult>>(
@@ -56,7 +67,16 @@ internal sealed class SimulatedConnection : IStockEngine
         }
         finally
         {
-            OnCall?.Invoke(sent, false);
+            End();
+        }
+
+        void End()
+        {
+            if (!isOver)
+            {
+                isOver = true;
+                OnCall?.Invoke(sent, false);
+            }
         }
     }
 
@@ -119,7 +139,7 @@ internal sealed class SimulatedConnection : IStockEngine
         }
 
         _open.Add(breakOff);
-        registration = cancellationToken.UnsafeRegister(_ => Answer("gives up", TimeSpan.Zero, () => promise.TrySetCanceled(cancellationToken)), null);
+        registration = (IgnoresTokens ? CancellationToken.None : cancellationToken).UnsafeRegister(_ => Answer("gives up", TimeSpan.Zero, () => promise.TrySetCanceled(cancellationToken)), null);
         var fault = _faults.Next();
         _scheduler.Note(_client, fault == SimulatedFault.None ? "calls" : FaultText(fault), commands.Length == 0 ? _server : commands);
         switch (fault)
@@ -140,7 +160,11 @@ internal sealed class SimulatedConnection : IStockEngine
                 break;
             case SimulatedFault.LateRequest:
                 Deliver(_faults.NextLateness(), commands, isReplyLost: true);
-                Lose(_faults.NextLoss(), "the connection broke, on purpose");
+                if (!IsFenced)
+                {
+                    Lose(_faults.NextLoss(), "the connection broke, on purpose");
+                }
+
                 break;
             case SimulatedFault.Halfway:
                 Deliver(_faults.NextDelay(), commands[..((commands.Length + 1) / 2)], isReplyLost: true);
@@ -156,7 +180,7 @@ internal sealed class SimulatedConnection : IStockEngine
         {
             if (_server.IsUp)
             {
-                _scheduler.Post(_server, "receives", delay, () => _ = ServeAsync(part, isReplyLost), part);
+                _scheduler.Post(_server, "receives", delay, () => _ = isAnswered && IsFenced ? Task.CompletedTask : ServeAsync(part, isReplyLost), part);
             }
             else
             {

@@ -49,9 +49,14 @@ internal sealed class SimulatedProcess(SimulationScheduler scheduler, string nam
             return;
         }
 
-        IsUp = true;
-        Scheduler.Note(this, "starts again");
-        Scheduler.Post(this, "starts", () => _onStart.ForEach(static action => action()));
+        Scheduler.Post(this, "starts", () =>
+        {
+            if (!IsUp)
+            {
+                IsUp = true;
+                _onStart.ForEach(static action => action());
+            }
+        });
     }
 
     public void Pause(TimeSpan time)

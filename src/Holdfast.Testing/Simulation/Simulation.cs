@@ -3,36 +3,36 @@ namespace Holdfast.Testing;
 /// <summary>Runs scenarios, each on a thread of its own that it owns to the end.</summary>
 internal static class Simulation
 {
-    private const int TraceLines = 60;
-
     /// <summary>How long late messages may be under way when everything is healed.</summary>
     private static readonly TimeSpan s_settling = TimeSpan.FromMinutes(2);
 
-    /// <summary>Runs one seed, and waits for its end.</summary>
-    public static SimulationReport Run(Func<SimulationScenario> scenario, int seed) => Run(scenario, seed, new RandomChooser(seed));
+    /// <summary>Runs one seed.</summary>
+    public static Task<SimulationReport> RunAsync(Func<SimulationScenario> scenario, int seed) => RunAsync(scenario, seed, new RandomChooser(seed));
 
     /// <summary>Runs one seed with steps chosen by somebody else.</summary>
-    public static SimulationReport Run(Func<SimulationScenario> scenario, int seed, ISimulationChooser chooser)
+    public static Task<SimulationReport> RunAsync(Func<SimulationScenario> scenario, int seed, ISimulationChooser chooser)
     {
-        SimulationReport? report = null;
-        Exception? failure = null;
+        // A thread of the pool would do as well, but for what others left on it.
+        var report = new TaskCompletionSource<SimulationReport>(TaskCreationOptions.RunContinuationsAsynchronously);
         var thread = new Thread(() =>
         {
             try
             {
-                report = RunHere(scenario(), seed, chooser);
+                report.SetResult(Run(scenario(), seed, chooser));
             }
             catch (Exception e)
             {
-                failure = e;
+                report.SetException(new InvalidOperationException($"The simulation of seed {seed} failed by itself.", e));
             }
-        });
+        })
+        {
+            IsBackground = true,
+        };
         thread.Start();
-        thread.Join();
-        return report ?? throw new InvalidOperationException($"The simulation of seed {seed} failed by itself.", failure);
+        return report.Task;
     }
 
-    private static SimulationReport RunHere(SimulationScenario scenario, int seed, ISimulationChooser chooser)
+    private static SimulationReport Run(SimulationScenario scenario, int seed, ISimulationChooser chooser)
     {
         using var scheduler = new SimulationScheduler(chooser);
         var world = new SimulatedWorld(scheduler, seed);
@@ -60,7 +60,7 @@ internal static class Simulation
             Commands = world.History.Count,
             TraceHash = scheduler.TraceHash,
             Failure = failure,
-            Trace = failure is null ? [] : scheduler.Tail(TraceLines),
+            Trace = scheduler.Tail(),
         };
     }
 

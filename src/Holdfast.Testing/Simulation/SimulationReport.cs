@@ -5,6 +5,9 @@ namespace Holdfast.Testing;
 /// <summary>What became of one simulated run.</summary>
 internal sealed record SimulationReport
 {
+    /// <summary>How many of the last steps a report keeps.</summary>
+    public const int LongestTrace = 400;
+
     /// <summary>What was simulated.</summary>
     public required string Layer { get; init; }
 
@@ -26,8 +29,8 @@ internal sealed record SimulationReport
     /// <summary>What went wrong; <see langword="null"/> when all was well.</summary>
     public string? Failure { get; init; }
 
-    /// <summary>The last steps before the failure; empty when all was well.</summary>
-    public IReadOnlyList<string> Trace { get; init; } = [];
+    /// <summary>The last steps, a line each; the lines are made when they are read.</summary>
+    public IEnumerable<string> Trace { get; init; } = [];
 
     /// <summary>Whether all was well.</summary>
     public bool Passed => Failure is null;

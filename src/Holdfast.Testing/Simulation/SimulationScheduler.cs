@@ -16,8 +16,6 @@ namespace Holdfast.Testing;
 /// </remarks>
 internal sealed class SimulationScheduler : Dispatcher, IDisposable
 {
-    private const int MaxTail = 400;
-
     private readonly List<SimulationStep> _possible = [];
     private readonly Queue<(long Step, long Ticks, SimulatedProcess Process, string What, object? About)> _tail = new();
     private readonly ISimulationChooser _chooser;
@@ -200,16 +198,13 @@ internal sealed class SimulationScheduler : Dispatcher, IDisposable
     /// <summary>Mixes a number into <see cref="TraceHash"/>.</summary>
     public void Mix(ulong value) => TraceHash = unchecked((TraceHash ^ value) * 1099511628211);
 
-    /// <summary>The last lines of the trace.</summary>
-    public IReadOnlyList<string> Tail(int lines)
+    /// <summary>The last steps, as lines for people that are made when they are read.</summary>
+    public IEnumerable<string> Tail()
     {
-        var text = new List<string>();
-        foreach (var (step, ticks, process, what, about) in _tail.Skip(Math.Max(0, _tail.Count - lines)))
-        {
-            text.Add(string.Create(CultureInfo.InvariantCulture, $"{step,6}  {TimeSpan.FromTicks(ticks).TotalSeconds,10:0.000000} s  {process.Name,-10}  {what}{Describe(about)}"));
-        }
-
-        return text;
+        var tail = _tail.ToArray();
+        return tail.Select(static happened => string.Create(
+            CultureInfo.InvariantCulture,
+            $"{happened.Step,6}  {TimeSpan.FromTicks(happened.Ticks).TotalSeconds,10:0.000000} s  {happened.Process.Name,-10}  {happened.What}{Describe(happened.About)}"));
     }
 
     /// <summary>A continuation that got out of the simulation must not go unnoticed: it could do anything at any time.</summary>
@@ -257,7 +252,7 @@ internal sealed class SimulationScheduler : Dispatcher, IDisposable
 
     private void Record(SimulatedProcess process, string what, object? about)
     {
-        if (_tail.Count == MaxTail)
+        if (_tail.Count == SimulationReport.LongestTrace)
         {
             _tail.Dequeue();
         }
