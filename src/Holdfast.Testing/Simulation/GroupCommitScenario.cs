@@ -7,8 +7,11 @@ namespace Holdfast.Testing;
 /// calls to it, and from callers to the nodes, are lost, late and broken; nodes and the store crash and pause.
 /// </summary>
 /// <param name="concurrentBatches">Calls of the store that a node may have under way at once.</param>
-/// <param name="plant">Puts something between group commit and the connection to the store: a bug, for tests of the simulation itself.</param>
-internal sealed class GroupCommitScenario(int concurrentBatches, Func<IStockEngine, IStockEngine>? plant = null) : SimulationScenario
+/// <param name="compose">
+/// Makes a node's engine of the connection to the store and of what puts group commit around an engine: for tests of the
+/// simulation itself, which plant bugs on either side.
+/// </param>
+internal sealed class GroupCommitScenario(int concurrentBatches, Func<IStockEngine, Func<IStockEngine, IStockEngine>, IStockEngine>? compose = null) : SimulationScenario
 {
     /// <summary>How much later than it is due a timer may fire in a world of pauses.</summary>
     private static readonly TimeSpan s_longestDelay = TimeSpan.FromSeconds(60);
@@ -58,7 +61,7 @@ internal sealed class GroupCommitScenario(int concurrentBatches, Func<IStockEngi
         var node = world.AddMortal(name);
         var ignoresTokens = world.Pick(true, false, false);
         var lives = 0;
-        GroupCommit? engine = null;
+        IStockEngine? engine = null;
         Start();
         node.OnStart(Start);
         if (world.Random.Next(3) == 0)
@@ -101,7 +104,9 @@ internal sealed class GroupCommitScenario(int concurrentBatches, Func<IStockEngi
                 IgnoresTokens = ignoresTokens,
                 OnCall = ignoresTokens ? null : (commands, begins) => Watch(life, commands, begins),
             };
-            engine = new(plant is null ? connection : plant(connection), options, world.Scheduler.Clock, new Critical(this));
+            engine = compose is null ? Group(connection) : compose(connection, Group);
+
+            GroupCommit Group(IStockEngine inner) => new(inner, options, world.Scheduler.Clock, new Critical(this));
         }
     }
 
