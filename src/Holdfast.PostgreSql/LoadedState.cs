@@ -29,12 +29,15 @@ internal sealed class LoadedState : IStockState
 
     public List<StoredOperation> TouchedOperations { get; } = [];
 
+    /// <summary>Operations that were there before and are to be taken out.</summary>
+    public List<string> Removed { get; } = [];
+
     public List<Entry> Flow { get; } = [];
 
     public IEnumerable<Row> Rows => _rows.Values;
 
     /// <summary>Whether the decisions so far have changed anything.</summary>
-    public bool HasChanges => TouchedOperations.Count > 0;
+    public bool HasChanges => TouchedOperations.Count > 0 || Removed.Count > 0;
 
     public void Load(Row row) => _rows.Add(row.Sku, row);
 
@@ -131,6 +134,18 @@ internal sealed class LoadedState : IStockState
         }
     }
 
+    void IStockState.RemoveOperation(Operation operation)
+    {
+        _operations.Remove(operation.Id, out var stored);
+        TouchedOperations.Remove(stored!);
+        if (!stored!.IsNew)
+        {
+            Removed.Add(operation.Id);
+        }
+    }
+
+    void IStockState.RowChanged(StockRow row) => Touch((Row)row);
+
     Operation? IStockState.FindDue(StockRow row, long now)
     {
         // Only holds in the database can be due: a reservation of this transaction lives for a second at least.
@@ -161,13 +176,17 @@ internal sealed class LoadedState : IStockState
     void IStockState.AddFlow(StockRow row, in FlowEntry entry)
     {
         var changed = (Row)row;
-        if (!changed.IsTouched)
-        {
-            changed.IsTouched = true;
-            TouchedRows.Add(changed);
-        }
-
+        Touch(changed);
         Flow.Add(new(changed.Sku, entry.OperationId, entry.Kind, entry.Version, entry.AvailableChange, entry.ReservedChange, entry.Available, entry.Reserved));
+    }
+
+    private void Touch(Row row)
+    {
+        if (!row.IsTouched)
+        {
+            row.IsTouched = true;
+            TouchedRows.Add(row);
+        }
     }
 
     private Dictionary<string, Queue<Operation>> GroupDue()
@@ -196,6 +215,10 @@ internal sealed class LoadedState : IStockState
         public long LoadedVersion { get; } = loadedVersion;
 
         public long ChangedAt { get; init; }
+
+        public long LoadedHeld { get; init; }
+
+        public long LoadedSupplied { get; init; }
 
         public bool IsNew => LoadedVersion == 0;
 

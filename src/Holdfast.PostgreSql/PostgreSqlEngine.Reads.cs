@@ -122,6 +122,18 @@ public sealed partial class PostgreSqlEngine
         }
 
         var now = await NowAsync(cancellationToken).ConfigureAwait(false);
+        if (query.UndecidedOnly)
+        {
+            var all = new List<Operation>();
+            await ReadAsync((_sql.ListUndecided, all), static _ => { }, static (all, row) => all.Add(StoredOperation.Read(row).Operation), cancellationToken).ConfigureAwait(false);
+            foreach (var operation in all.Take(left))
+            {
+                yield return operation.ToView(now);
+            }
+
+            yield break;
+        }
+
         var before = query.CreatedBefore is { } limit ? CeilingMilliseconds(limit) : (long?)null;
         var sql = query switch
         {

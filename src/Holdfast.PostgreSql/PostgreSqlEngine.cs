@@ -396,7 +396,7 @@ public sealed partial class PostgreSqlEngine : IStockEngine, IFlowEnd
     private Task<bool> TryAsync(NpgsqlConnection connection, Work work, CancellationToken cancellationToken) => _options.Transactions switch
     {
         PostgreSqlTransactions.Version => TryVersionAsync(connection, work, cancellationToken),
-        PostgreSqlTransactions.Command when work.Commands[0].Verb is StockVerb.Deduct or StockVerb.Reserve => TryConditionalAsync(connection, work, cancellationToken),
+        PostgreSqlTransactions.Command when work.Commands[0] is { Verb: StockVerb.Deduct or StockVerb.Reserve, Branch: null } => TryConditionalAsync(connection, work, cancellationToken),
         _ => TryLockedAsync(connection, work, s_begin, cancellationToken),
     };
 

@@ -147,6 +147,15 @@ internal static class Schema
         );
         CREATE UNIQUE INDEX flow_opening_position ON {s}.flow_opening(position);
         """,
+
+        // 3. Parts of commands over several shards. held: units of available that such parts have prepared to take. cart
+        // names the whole that an operation is a part of; pending, what is prepared about an operation (ShardedCart and
+        // PendingBranch in text). An operation in state 7 is prepared itself, and has no ledger entry.
+        """
+        ALTER TABLE {s}.stock ADD COLUMN held bigint NOT NULL DEFAULT 0 CHECK (held >= 0);
+        ALTER TABLE {s}.operation ADD COLUMN cart text COLLATE "C", ADD COLUMN pending text COLLATE "C";
+        CREATE INDEX operation_pending ON {s}.operation(pending) WHERE pending IS NOT NULL;
+        """,
     ];
 
     /// <summary>How long a migration may take, and the wait for another process's: on a large store it builds indexes.</summary>

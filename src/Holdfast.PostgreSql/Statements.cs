@@ -7,7 +7,7 @@ namespace Holdfast.PostgreSql;
 internal sealed class Statements
 {
     /// <summary>The columns that <see cref="StoredOperation.Read"/> expects, in its order.</summary>
-    public const string OperationColumns = "o.id, o.verb, o.state, o.target, o.lines, o.note, o.created_at, o.expires_at, o.ended_at, o.end_left, o.refunded";
+    public const string OperationColumns = "o.id, o.verb, o.state, o.target, o.lines, o.note, o.created_at, o.expires_at, o.ended_at, o.end_left, o.refunded, o.cart, o.pending";
 
     public const string Begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
     public const string Commit = "COMMIT";
@@ -21,7 +21,7 @@ internal sealed class Statements
     public const string AwaitStandby =
         "SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' THEN pg_logical_emit_message(true, 'holdfast', ''::text)::text ELSE set_config('synchronous_commit', 'off', true) END";
 
-    private const string RowColumns = "s.sku, s.available, s.reserved, s.restocked, s.adjusted, s.supplied, s.version, s.changed_at";
+    private const string RowColumns = "s.sku, s.available, s.reserved, s.restocked, s.adjusted, s.supplied, s.version, s.changed_at, s.held";
 
     public Statements(string schema)
     {
@@ -83,17 +83,17 @@ internal sealed class Statements
 
         InsertRows =
             $"""
-            INSERT INTO {s}.stock(sku, available, reserved, restocked, adjusted, supplied, version, changed_at)
-            SELECT u.*, $8 FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) u
+            INSERT INTO {s}.stock(sku, available, reserved, restocked, adjusted, supplied, version, held, changed_at)
+            SELECT u.*, $9 FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) u
             """;
         UpdateRows =
             $"""
-            UPDATE {s}.stock s SET available = u.available, reserved = u.reserved, restocked = u.restocked, adjusted = u.adjusted, supplied = u.supplied, version = u.version, changed_at = $8
-            FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) u(sku, available, reserved, restocked, adjusted, supplied, version)
+            UPDATE {s}.stock s SET available = u.available, reserved = u.reserved, restocked = u.restocked, adjusted = u.adjusted, supplied = u.supplied, version = u.version, held = u.held, changed_at = $9
+            FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) u(sku, available, reserved, restocked, adjusted, supplied, version, held)
             WHERE s.sku = u.sku
             """;
         UpdateRowOfVersion =
-            $"UPDATE {s}.stock SET available = $2, reserved = $3, restocked = $4, adjusted = $5, supplied = $6, version = $7, changed_at = $8 WHERE sku = $1 AND version = $9";
+            $"UPDATE {s}.stock SET available = $2, reserved = $3, restocked = $4, adjusted = $5, supplied = $6, version = $7, changed_at = $8, held = $10 WHERE sku = $1 AND version = $9 AND held = $11 AND supplied = $12";
         InsertPlainOperations =
             $"""
             INSERT INTO {s}.operation(id, verb, lines, state, created_at)
@@ -101,17 +101,18 @@ internal sealed class Statements
             """;
         InsertOperations =
             $"""
-            INSERT INTO {s}.operation(id, verb, lines, state, expires_at, ended_at, target, note, end_left, refunded, created_at)
-            SELECT u.*, $11 FROM unnest($1::text[], $2::smallint[], $3::text[], $4::smallint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[]) u
+            INSERT INTO {s}.operation(id, verb, lines, state, expires_at, ended_at, target, note, end_left, refunded, cart, pending, created_at)
+            SELECT u.*, $13 FROM unnest($1::text[], $2::smallint[], $3::text[], $4::smallint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[]) u
             """;
         UpdateOperations =
             $"""
-            UPDATE {s}.operation o SET state = u.state, ended_at = u.ended_at, end_left = u.end_left, refunded = u.refunded
-            FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::text[]) u(id, state, ended_at, end_left, refunded)
+            UPDATE {s}.operation o SET state = u.state, ended_at = u.ended_at, end_left = u.end_left, refunded = u.refunded, pending = u.pending
+            FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::text[], $6::text[]) u(id, state, ended_at, end_left, refunded, pending)
             WHERE o.id = u.id
             """;
         UpdateOperationAsRead =
-            $"UPDATE {s}.operation SET state = $2, ended_at = $3, end_left = $4, refunded = $5 WHERE id = $1 AND state = $6 AND refunded IS NOT DISTINCT FROM $7";
+            $"UPDATE {s}.operation SET state = $2, ended_at = $3, end_left = $4, refunded = $5, pending = $8 WHERE id = $1 AND state = $6 AND refunded IS NOT DISTINCT FROM $7 AND pending IS NOT DISTINCT FROM $9";
+        RemoveOperations = $"DELETE FROM {s}.operation WHERE id = ANY($1)";
         InsertHolds = $"INSERT INTO {s}.hold(sku, expires_at, operation, quantity) SELECT u.* FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[]) u";
         DeleteHolds =
             $"""
@@ -140,7 +141,7 @@ internal sealed class Statements
         TakeIfThere =
             $"""
             UPDATE {s}.stock SET available = available - $4, reserved = reserved + $5, version = version + 1, changed_at = greatest(changed_at, {time})
-            WHERE sku = $3 AND available >= $4 AND reserved = 0
+            WHERE sku = $3 AND available - held >= $4 AND reserved = 0
             RETURNING available, version, changed_at
             """;
 
@@ -156,8 +157,8 @@ internal sealed class Statements
 
         const string page = "AND o.id > $2 AND ($3::bigint IS NULL OR o.created_at < $3) ORDER BY o.id LIMIT $4";
         var select = $"SELECT {OperationColumns} FROM {s}.operation o WHERE";
-        ListAll = $"{select} $1::bigint > 0 {page}";
-        ListByTarget = $"{select} $1::bigint > 0 AND o.target = $5 {page}";
+        ListAll = $"{select} $1::bigint > 0 AND o.state <> 7 {page}";
+        ListByTarget = $"{select} $1::bigint > 0 AND o.target = $5 AND o.state <> 7 {page}";
         ListByState = $"{select} $1::bigint > 0 AND o.state = $5 AND o.state <> 1 {page}";
         ListApplied = $"{select} $1::bigint > 0 AND o.state = 1 {page}";
         ListLive = $"{select} o.state = 2 AND o.state <> 1 AND o.expires_at > $1 {page}";
@@ -166,11 +167,13 @@ internal sealed class Statements
             SELECT * FROM (
                 ({select} $1::bigint > 0 AND o.state = 6 AND o.state <> 1 {page})
                 UNION ALL
-                ({select} o.state = 2 AND o.state <> 1 AND o.expires_at <= $1 {page})
+                ({select} o.state = 2 AND o.state <> 1 AND o.pending IS NULL AND o.expires_at <= $1 {page})
             ) o ORDER BY o.id LIMIT $4
             """;
         ListDue =
-            $"{select} o.state = 2 AND o.expires_at <= $1 AND (o.expires_at, o.id) > ($5, $2) AND ($3::bigint IS NULL OR o.created_at < $3) ORDER BY o.expires_at, o.id LIMIT $4";
+            $"{select} o.state = 2 AND o.pending IS NULL AND o.expires_at <= $1 AND (o.expires_at, o.id) > ($5, $2) AND ($3::bigint IS NULL OR o.created_at < $3) ORDER BY o.expires_at, o.id LIMIT $4";
+
+        ListUndecided = $"{select} o.state = 7 AND o.state <> 1 UNION ALL {select} o.pending IS NOT NULL";
 
         const string flow = "f.position, f.sku, f.version, f.operation, f.kind, f.available_change, f.reserved_change, f.available, f.reserved, f.at";
         VersionOf = $"SELECT s.version FROM {s}.stock s WHERE s.sku = $1";
@@ -244,6 +247,8 @@ internal sealed class Statements
 
     public string UpdateOperationAsRead { get; }
 
+    public string RemoveOperations { get; }
+
     public string InsertHolds { get; }
 
     public string DeleteHolds { get; }
@@ -273,6 +278,8 @@ internal sealed class Statements
     public string ListExpired { get; }
 
     public string ListDue { get; }
+
+    public string ListUndecided { get; }
 
     public string VersionOf { get; }
 

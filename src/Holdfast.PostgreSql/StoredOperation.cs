@@ -13,13 +13,16 @@ internal sealed class StoredOperation(Operation operation, bool isNew)
     public bool IsNew { get; } = isNew;
 
     /// <summary>Whether the database has holds of it.</summary>
-    public bool HasHolds { get; } = !isNew && operation.State == OperationState.Reserved;
+    public bool HasHolds { get; } = !isNew && operation.MayExpire;
 
     /// <summary>Its state when it was loaded.</summary>
     public OperationState LoadedState { get; } = operation.State;
 
     /// <summary>Its refunds when it was loaded, as stored.</summary>
     public string? LoadedRefunded { get; init; }
+
+    /// <summary>What was pending about it when it was loaded, as stored.</summary>
+    public string? LoadedPending { get; init; }
 
     /// <summary>Whether this transaction has changed it although it was there before.</summary>
     public bool IsChanged { get; set; }
@@ -33,6 +36,7 @@ internal sealed class StoredOperation(Operation operation, bool isNew)
             var (lines, left) = StoredText.ReadLines(TextOrNull(row, first + 4));
             var createdAt = row.GetInt64(first + 6);
             var refunded = TextOrNull(row, first + 10);
+            var pending = TextOrNull(row, first + 12);
             return new(
                 new()
                 {
@@ -48,10 +52,13 @@ internal sealed class StoredOperation(Operation operation, bool isNew)
                     EndedAt = row.IsDBNull(first + 8) ? 0 : row.GetInt64(first + 8),
                     EndLeft = StoredText.ReadBalances(TextOrNull(row, first + 9), lines),
                     Refunded = StoredText.ReadNumbers(refunded, lines.Length),
+                    Cart = TextOrNull(row, first + 11) is { } cart ? ShardedCart.Parse(cart) : null,
+                    Pending = pending is null ? null : PendingBranch.Parse(pending),
                 },
                 isNew: false)
             {
                 LoadedRefunded = refunded,
+                LoadedPending = pending,
             };
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException)

@@ -112,6 +112,9 @@ internal sealed class Transaction
                 Supplied = reader.GetInt64(5),
                 Version = reader.GetInt64(6),
                 ChangedAt = reader.GetInt64(7),
+                Held = reader.GetInt64(8),
+                LoadedHeld = reader.GetInt64(8),
+                LoadedSupplied = reader.GetInt64(5),
             });
         }
 
@@ -151,6 +154,11 @@ internal sealed class Transaction
         var positions = await PositionsAsync(state).ConfigureAwait(false);
         var batch = NewBatch();
         await using var disposing = batch.ConfigureAwait(false);
+        if (state.Removed.Count > 0)
+        {
+            batch.Add(_sql.RemoveOperations).With(state.Removed.ToArray());
+        }
+
         AddRows(batch, state, rowsAreWritten);
         AddOperations(batch, state, rowsAreWritten);
         AddHolds(batch, state);
@@ -178,7 +186,8 @@ internal sealed class Transaction
         foreach (var row in Sorted(state.TouchedRows, isNew: false))
         {
             conditional.Add(batch.Add(_sql.UpdateRowOfVersion).With(row.Sku).With(row.Available).With(row.Reserved).With(row.Restocked).With(row.Adjusted)
-                .With(row.Supplied).With(row.Version).With(state.Now).With(row.LoadedVersion));
+                .With(row.Supplied).With(row.Version).With(state.Now).With(row.LoadedVersion)
+                .With(row.Held).With(row.LoadedHeld).With(row.LoadedSupplied));
         }
 
         foreach (var stored in state.TouchedOperations)
@@ -187,7 +196,8 @@ internal sealed class Transaction
             {
                 var operation = stored.Operation;
                 conditional.Add(batch.Add(_sql.UpdateOperationAsRead).With(operation.Id).With((short)operation.State).With(EndedAt(operation))
-                    .With(StoredText.Balances(operation.EndLeft)).With(StoredText.Numbers(operation.Refunded)).With((short)stored.LoadedState).With(stored.LoadedRefunded));
+                    .With(StoredText.Balances(operation.EndLeft)).With(StoredText.Numbers(operation.Refunded)).With((short)stored.LoadedState).With(stored.LoadedRefunded)
+                    .With(operation.Pending?.ToString()).With(stored.LoadedPending));
             }
         }
 
@@ -268,6 +278,7 @@ internal sealed class Transaction
                 .With(Array.ConvertAll(rows, static row => row.Adjusted))
                 .With(Array.ConvertAll(rows, static row => row.Supplied))
                 .With(Array.ConvertAll(rows, static row => row.Version))
+                .With(Array.ConvertAll(rows, static row => row.Held))
                 .With(state.Now);
         }
     }
@@ -287,7 +298,7 @@ internal sealed class Transaction
             }
 
             added.Add(operation);
-            plain = plain && operation is { State: OperationState.Applied, Target: null, Note: null, Refunded: null };
+            plain = plain && operation is { State: OperationState.Applied, Target: null, Note: null, Refunded: null, Cart: null, Pending: null };
         }
 
         if (changed is not null && !onlyNew)
@@ -298,7 +309,8 @@ internal sealed class Transaction
                 .With(Array.ConvertAll(operations, static operation => (short)operation.State))
                 .With(Array.ConvertAll(operations, EndedAt))
                 .With(Array.ConvertAll(operations, static operation => StoredText.Balances(operation.EndLeft)))
-                .With(Array.ConvertAll(operations, static operation => StoredText.Numbers(operation.Refunded)));
+                .With(Array.ConvertAll(operations, static operation => StoredText.Numbers(operation.Refunded)))
+                .With(Array.ConvertAll(operations, static operation => operation.Pending?.ToString()));
         }
 
         if (added.Count == 0)
@@ -326,6 +338,8 @@ internal sealed class Transaction
             .With(Array.ConvertAll(sorted, static operation => operation.Note))
             .With(Array.ConvertAll(sorted, static operation => StoredText.Balances(operation.EndLeft)))
             .With(Array.ConvertAll(sorted, static operation => StoredText.Numbers(operation.Refunded)))
+            .With(Array.ConvertAll(sorted, static operation => operation.Cart?.ToString()))
+            .With(Array.ConvertAll(sorted, static operation => operation.Pending?.ToString()))
             .With(state.Now);
     }
 
@@ -339,7 +353,7 @@ internal sealed class Transaction
             foreach (var stored in state.TouchedOperations)
             {
                 var operation = stored.Operation;
-                var holds = operation.State == OperationState.Reserved;
+                var holds = operation.MayExpire;
                 if (holds == stored.HasHolds || holds != (adds == 1))
                 {
                     continue;

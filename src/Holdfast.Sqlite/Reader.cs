@@ -154,19 +154,19 @@ internal sealed class Reader : IDisposable
         var select = $"SELECT {StoredOperation.Columns} FROM operation o WHERE";
         var listing = query switch
         {
-            { Target: { } target } => Listing($"{select} o.target = ?4 AND {range} ORDER BY o.seq LIMIT ?3").Bind(4, target),
+            { Target: { } target } => Listing($"{select} o.target = ?4 AND o.state <> 7 AND {range} ORDER BY o.seq LIMIT ?3").Bind(4, target),
 
             // A reservation that is due counts as expired although its row says otherwise.
             { State: OperationState.Expired } => Listing(
                 $"""
                 {select} o.state <> 1 AND o.state = 6 AND {range}
                 UNION ALL
-                {select} o.state <> 1 AND o.state = 2 AND o.expires_at <= ?4 AND {range}
+                {select} o.state <> 1 AND o.state = 2 AND o.pending IS NULL AND o.expires_at <= ?4 AND {range}
                 ORDER BY 1 LIMIT ?3
                 """).Bind(4, now),
             { State: { } state and not OperationState.Applied } => Listing(
                 $"{select} o.state <> 1 AND o.state = ?4 AND {range} ORDER BY o.seq LIMIT ?3").Bind(4, (long)state),
-            _ => Listing($"{select} {range} ORDER BY o.seq LIMIT ?3"),
+            _ => Listing($"{select} o.state <> 7 AND {range} ORDER BY o.seq LIMIT ?3"),
         };
         listing.Bind(1, after).Bind(2, end).Bind(3, Tuning.PageRows);
         var page = new List<OperationView>();
@@ -211,7 +211,7 @@ internal sealed class Reader : IDisposable
         var listing = Listing(
             $"""
             SELECT {StoredOperation.Columns} FROM operation o
-            WHERE o.state = 2 AND o.expires_at <= ?1 AND (o.expires_at, o.seq) > (?2, ?3)
+            WHERE o.state = 2 AND o.pending IS NULL AND o.expires_at <= ?1 AND (o.expires_at, o.seq) > (?2, ?3)
             ORDER BY o.expires_at, o.seq LIMIT ?4
             """).Bind(1, now).Bind(2, after.ExpiresAt).Bind(3, after.Seq).Bind(4, Tuning.PageRows);
         var page = new List<OperationView>();
@@ -244,6 +244,31 @@ internal sealed class Reader : IDisposable
         }
 
         return (page, rows == Tuning.PageRows ? after : null);
+    }
+
+    /// <summary>What is prepared and not decided: operations, and what is pending about operations.</summary>
+    public List<OperationView> ListUndecided(long now)
+    {
+        var listing = Listing(
+            $"""
+            SELECT {StoredOperation.Columns} FROM operation o WHERE o.state <> 1 AND o.state = 7
+            UNION ALL
+            SELECT {StoredOperation.Columns} FROM operation o WHERE o.pending IS NOT NULL
+            """);
+        var all = new List<OperationView>();
+        try
+        {
+            while (listing.Step())
+            {
+                all.Add(StoredOperation.Read(listing).Operation.ToView(now));
+            }
+        }
+        finally
+        {
+            listing.Reset();
+        }
+
+        return all;
     }
 
     /// <summary>The present end of the ledger: of a SKU its version, of the whole store the last position. And the SKU's number.</summary>

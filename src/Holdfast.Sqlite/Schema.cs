@@ -86,6 +86,16 @@ internal static class Schema
         ) STRICT;
         INSERT INTO store(one, highest_time) VALUES (1, 0);
         """,
+
+        // 2. Parts of commands over several shards: held are units of available that such parts have prepared to take; cart
+        // names the whole that an operation is a part of; pending, what is prepared about an operation (ShardedCart and
+        // PendingBranch in text). An operation in state 7 is prepared itself, and has no ledger entry.
+        """
+        ALTER TABLE stock ADD COLUMN held INTEGER NOT NULL DEFAULT 0 CHECK (held >= 0);
+        ALTER TABLE operation ADD COLUMN cart TEXT;
+        ALTER TABLE operation ADD COLUMN pending TEXT;
+        CREATE INDEX operation_pending ON operation(pending) WHERE pending IS NOT NULL;
+        """,
     ];
 
     /// <summary>Says what keeps a file from being used as a store of this build, before anything in it is changed.</summary>

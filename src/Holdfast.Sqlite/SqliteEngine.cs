@@ -192,7 +192,7 @@ public sealed partial class SqliteEngine : IStockEngine, IFlowEnd
     public async IAsyncEnumerable<OperationView> ListOperationsAsync(OperationQuery query, [EnumeratorCancellation] CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(query);
-        var pages = query.DueOnly ? DuePagesAsync(query, cancellationToken) : PagesAsync(query, cancellationToken);
+        var pages = query.UndecidedOnly ? UndecidedPagesAsync(cancellationToken) : query.DueOnly ? DuePagesAsync(query, cancellationToken) : PagesAsync(query, cancellationToken);
         var left = query.Limit ?? int.MaxValue;
         if (left <= 0)
         {
@@ -496,6 +496,11 @@ public sealed partial class SqliteEngine : IStockEngine, IFlowEnd
                 cancellationToken).ConfigureAwait(false);
             yield return page;
         }
+    }
+
+    private async IAsyncEnumerable<List<OperationView>> UndecidedPagesAsync([EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        yield return await ReadAsync(this, static (engine, reader, _) => reader.ListUndecided(engine.Now(reader)), cancellationToken).ConfigureAwait(false);
     }
 
     private async IAsyncEnumerable<List<OperationView>> DuePagesAsync(OperationQuery query, [EnumeratorCancellation] CancellationToken cancellationToken)

@@ -7,7 +7,7 @@ namespace Holdfast.Sqlite;
 internal sealed class StoredOperation(long seq, Operation operation, bool isNew)
 {
     /// <summary>The columns that <see cref="Read"/> expects, in its order.</summary>
-    public const string Columns = "o.seq, o.id, o.verb, o.state, o.target, o.lines, o.note, o.created_at, o.expires_at, o.ended_at, o.end_left, o.refunded";
+    public const string Columns = "o.seq, o.id, o.verb, o.state, o.target, o.lines, o.note, o.created_at, o.expires_at, o.ended_at, o.end_left, o.refunded, o.cart, o.pending";
 
     /// <summary>Its row's number, in the order of creation.</summary>
     public long Seq { get; } = seq;
@@ -18,7 +18,7 @@ internal sealed class StoredOperation(long seq, Operation operation, bool isNew)
     public bool IsNew { get; } = isNew;
 
     /// <summary>Whether the file has holds of it.</summary>
-    public bool HasHolds { get; } = !isNew && operation.State == OperationState.Reserved;
+    public bool HasHolds { get; } = !isNew && operation.MayExpire;
 
     /// <summary>Whether this transaction has changed it although it was there before.</summary>
     public bool IsChanged { get; set; }
@@ -48,6 +48,8 @@ internal sealed class StoredOperation(long seq, Operation operation, bool isNew)
                     EndedAt = row.Int(9),
                     EndLeft = OperationText.ReadBalances(row.Utf8(10), lines),
                     Refunded = OperationText.ReadNumbers(row.Utf8(11), lines.Length),
+                    Cart = row.TextOrNull(12) is { } cart ? ShardedCart.Parse(cart) : null,
+                    Pending = row.TextOrNull(13) is { } pending ? PendingBranch.Parse(pending) : null,
                 },
                 isNew: false);
         }

@@ -15,12 +15,13 @@ internal sealed class Writer : IStockState, IDisposable
     private readonly OperationText _text = new();
     private readonly Statement _begin, _commit, _lastNumbers;
     private readonly Statement _findRow, _findOperation, _findDue;
-    private readonly Statement _insertRow, _updateRow, _insertOperation, _updateOperation, _insertFlow, _insertHold, _deleteHold, _setTime;
+    private readonly Statement _insertRow, _updateRow, _insertOperation, _updateOperation, _insertFlow, _insertHold, _deleteHold, _deleteOperation, _setTime;
 
     private readonly Dictionary<string, Row> _rows = new(StringComparer.Ordinal);
     private readonly Dictionary<string, StoredOperation> _operations = new(StringComparer.Ordinal);
     private readonly List<Row> _touchedRows = [];
     private readonly List<StoredOperation> _touchedOperations = [];
+    private readonly Dictionary<string, long> _removed = new(StringComparer.Ordinal);
     private readonly List<Flow> _flow = [];
     private readonly string _logPath;
     private readonly SqliteOptions _options;
@@ -36,7 +37,7 @@ internal sealed class Writer : IStockState, IDisposable
         _begin = database.Prepare("BEGIN IMMEDIATE");
         _commit = database.Prepare("COMMIT");
         _lastNumbers = database.Prepare("SELECT (SELECT max(id) FROM stock), (SELECT max(seq) FROM operation), (SELECT max(position) FROM flow)");
-        _findRow = database.Prepare("SELECT id, available, reserved, restocked, adjusted, supplied, version FROM stock WHERE sku = ?1");
+        _findRow = database.Prepare("SELECT id, available, reserved, restocked, adjusted, supplied, version, held FROM stock WHERE sku = ?1");
         _findOperation = database.Prepare($"SELECT {StoredOperation.Columns} FROM operation o WHERE o.id = ?1");
         // Ties by id, as in every engine, so that one history gives one ledger everywhere.
         _findDue = database.Prepare(
@@ -44,20 +45,21 @@ internal sealed class Writer : IStockState, IDisposable
             SELECT {StoredOperation.Columns} FROM hold h CROSS JOIN operation o ON o.seq = h.operation
             WHERE h.stock = ?1 AND h.expires_at <= ?2 ORDER BY h.expires_at, o.id
             """);
-        _insertRow = database.Prepare("INSERT INTO stock(id, sku, available, reserved, restocked, adjusted, supplied, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
-        _updateRow = database.Prepare("UPDATE stock SET available = ?2, reserved = ?3, restocked = ?4, adjusted = ?5, supplied = ?6, version = ?7 WHERE id = ?1");
+        _insertRow = database.Prepare("INSERT INTO stock(id, sku, available, reserved, restocked, adjusted, supplied, version, held) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+        _updateRow = database.Prepare("UPDATE stock SET available = ?2, reserved = ?3, restocked = ?4, adjusted = ?5, supplied = ?6, version = ?7, held = ?8 WHERE id = ?1");
         _insertOperation = database.Prepare(
-            "INSERT INTO operation(seq, id, verb, state, target, lines, note, created_at, expires_at, ended_at, end_left, refunded) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
-        _updateOperation = database.Prepare("UPDATE operation SET state = ?2, ended_at = ?3, end_left = ?4, refunded = ?5 WHERE seq = ?1");
+            "INSERT INTO operation(seq, id, verb, state, target, lines, note, created_at, expires_at, ended_at, end_left, refunded, cart, pending) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)");
+        _updateOperation = database.Prepare("UPDATE operation SET state = ?2, ended_at = ?3, end_left = ?4, refunded = ?5, pending = ?6 WHERE seq = ?1");
         _insertFlow = database.Prepare(
             "INSERT INTO flow(position, stock, version, operation, kind, available_change, reserved_change, available, reserved, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
         _insertHold = database.Prepare("INSERT INTO hold(stock, expires_at, operation, quantity) VALUES (?1, ?2, ?3, ?4)");
         _deleteHold = database.Prepare("DELETE FROM hold WHERE stock = ?1 AND expires_at = ?2 AND operation = ?3");
+        _deleteOperation = database.Prepare("DELETE FROM operation WHERE seq = ?1");
         _setTime = database.Prepare("UPDATE store SET highest_time = ?1");
     }
 
     /// <summary>Whether the decisions so far have changed anything.</summary>
-    public bool HasChanges => _touchedOperations.Count > 0;
+    public bool HasChanges => _touchedOperations.Count > 0 || _removed.Count > 0;
 
     /// <summary>Opens the connection, sets and verifies how it commits, and brings the schema up to date.</summary>
     public static Writer Open(string path, SqliteOptions options)
@@ -160,17 +162,22 @@ internal sealed class Writer : IStockState, IDisposable
     /// <summary>Writes what the decisions changed. Not committed yet.</summary>
     public void Write(long now)
     {
+        foreach (var removed in _removed.Values)
+        {
+            _deleteOperation.Bind(1, removed).Run();
+        }
+
         foreach (var row in _touchedRows)
         {
             if (row.IsNew)
             {
                 _insertRow.Bind(1, row.Id).Bind(2, row.Sku).Bind(3, row.Available).Bind(4, row.Reserved)
-                    .Bind(5, row.Restocked).Bind(6, row.Adjusted).Bind(7, row.Supplied).Bind(8, row.Version).Run();
+                    .Bind(5, row.Restocked).Bind(6, row.Adjusted).Bind(7, row.Supplied).Bind(8, row.Version).Bind(9, row.Held).Run();
             }
             else
             {
                 _updateRow.Bind(1, row.Id).Bind(2, row.Available).Bind(3, row.Reserved)
-                    .Bind(4, row.Restocked).Bind(5, row.Adjusted).Bind(6, row.Supplied).Bind(7, row.Version).Run();
+                    .Bind(4, row.Restocked).Bind(5, row.Adjusted).Bind(6, row.Supplied).Bind(7, row.Version).Bind(8, row.Held).Run();
             }
         }
 
@@ -185,7 +192,7 @@ internal sealed class Writer : IStockState, IDisposable
             {
                 _updateOperation.Bind(1, stored.Seq).Bind(2, (long)operation.State).Bind(3, operation.EndedAt == 0 ? null : operation.EndedAt)
                     .BindUtf8(4, _text.Balances(operation.EndLeft));
-                _updateOperation.BindUtf8(5, _text.Numbers(operation.Refunded)).Run();
+                _updateOperation.BindUtf8(5, _text.Numbers(operation.Refunded)).Bind(6, operation.Pending?.ToString()).Run();
             }
 
             WriteHolds(stored);
@@ -273,6 +280,7 @@ internal sealed class Writer : IStockState, IDisposable
                 Adjusted = _findRow.Int(4),
                 Supplied = _findRow.Int(5),
                 Version = _findRow.Int(6),
+                Held = _findRow.Int(7),
             };
         }
         finally
@@ -296,6 +304,11 @@ internal sealed class Writer : IStockState, IDisposable
         if (_operations.TryGetValue(id, out var stored))
         {
             return stored.Operation;
+        }
+
+        if (_removed.ContainsKey(id))
+        {
+            return null;
         }
 
         try
@@ -325,6 +338,18 @@ internal sealed class Writer : IStockState, IDisposable
         }
     }
 
+    void IStockState.RemoveOperation(Operation operation)
+    {
+        _operations.Remove(operation.Id, out var stored);
+        _touchedOperations.Remove(stored!);
+        if (!stored!.IsNew)
+        {
+            _removed.Add(operation.Id, stored.Seq);
+        }
+    }
+
+    void IStockState.RowChanged(StockRow row) => Touch((Row)row);
+
     Operation? IStockState.FindDue(StockRow row, long now)
     {
         // Only holds in the file can be due: a reservation of this transaction lives for a second at least. Asked once
@@ -346,17 +371,22 @@ internal sealed class Writer : IStockState, IDisposable
     void IStockState.AddFlow(StockRow row, in FlowEntry entry)
     {
         var changed = (Row)row;
-        if (!changed.IsTouched)
-        {
-            changed.IsTouched = true;
-            _touchedRows.Add(changed);
-        }
-
+        Touch(changed);
         _flow.Add(new(changed, entry.OperationId, entry.Kind, entry.Version, entry.AvailableChange, entry.ReservedChange, entry.Available, entry.Reserved));
+    }
+
+    private void Touch(Row row)
+    {
+        if (!row.IsTouched)
+        {
+            row.IsTouched = true;
+            _touchedRows.Add(row);
+        }
     }
 
     private void Forget()
     {
+        _removed.Clear();
         _rows.Clear();
         _operations.Clear();
         _touchedRows.Clear();
@@ -399,13 +429,13 @@ internal sealed class Writer : IStockState, IDisposable
             .Bind(9, operation.Verb == StockVerb.Reserve ? operation.ExpiresAt : null)
             .Bind(10, operation.EndedAt == 0 ? null : operation.EndedAt)
             .BindUtf8(11, _text.Balances(operation.EndLeft));
-        _insertOperation.BindUtf8(12, _text.Numbers(operation.Refunded)).Run();
+        _insertOperation.BindUtf8(12, _text.Numbers(operation.Refunded)).Bind(13, operation.Cart?.ToString()).Bind(14, operation.Pending?.ToString()).Run();
     }
 
     private void WriteHolds(StoredOperation stored)
     {
         var operation = stored.Operation;
-        var holds = operation.State == OperationState.Reserved;
+        var holds = operation.MayExpire;
         if (holds == stored.HasHolds)
         {
             return;

@@ -26,6 +26,12 @@ public enum OperationState
 
     /// <summary>A reservation whose time has passed.</summary>
     Expired = 6,
+
+    /// <summary>
+    /// One shard's part of a command over several shards that is not decided yet: it holds its units, and has changed no
+    /// balance. Only shards themselves list it (<see cref="OperationQuery.UndecidedOnly"/>); to everybody else it is not there.
+    /// </summary>
+    Undecided = 7,
 }
 
 /// <summary>One line of an operation as the store remembers it.</summary>
@@ -68,6 +74,12 @@ public sealed record OperationView
     /// <summary>When it was confirmed, cancelled or released after its time had passed.</summary>
     public DateTimeOffset? EndedAt { get; init; }
 
+    /// <summary>The command over several shards that this is one shard's part of; <see langword="null"/> for every other operation, and where all shards are seen as one.</summary>
+    public ShardedCart? Cart { get; init; }
+
+    /// <summary>What is prepared and not decided yet about this operation, on this shard.</summary>
+    public PendingBranch? Pending { get; init; }
+
     /// <summary>Where to go on listing after this operation, for <see cref="OperationQuery.After"/>; opaque, and <see langword="null"/> outside listings.</summary>
     public string? Cursor { get; init; }
 
@@ -91,6 +103,13 @@ public sealed record OperationQuery
     /// the sweeper's question. Answered in order of expiry.
     /// </summary>
     public bool DueOnly { get; init; }
+
+    /// <summary>
+    /// Only what commands over several shards have prepared here and not decided: operations in the state
+    /// <see cref="OperationState.Undecided"/>, and those with something <see cref="OperationView.Pending"/>. Recovery's
+    /// question to a shard; every other listing leaves the former out. In no particular order, and without paging.
+    /// </summary>
+    public bool UndecidedOnly { get; init; }
 
     /// <summary>Only operations created before this instant.</summary>
     public DateTimeOffset? CreatedBefore { get; init; }

@@ -73,7 +73,7 @@ public sealed class StockCommand
 {
     private readonly string? _id;
 
-    private StockCommand(StockVerb verb, string? id, string? target, ImmutableArray<StockLine> lines, long timeToLiveMilliseconds, string? note)
+    private StockCommand(StockVerb verb, string? id, string? target, ImmutableArray<StockLine> lines, long timeToLiveMilliseconds, string? note, ShardBranch? branch = null)
     {
         Verb = verb;
         _id = id;
@@ -81,6 +81,7 @@ public sealed class StockCommand
         Lines = lines;
         TimeToLiveMilliseconds = timeToLiveMilliseconds;
         Note = note;
+        Branch = branch;
     }
 
     /// <summary>What is asked for.</summary>
@@ -106,6 +107,12 @@ public sealed class StockCommand
 
     /// <summary>Free text kept with the operation, at most <see cref="StockLimits.MaxNoteLength"/> characters; not part of what makes two commands equal.</summary>
     public string? Note { get; }
+
+    /// <summary>
+    /// The step of a command over several shards that this is for one of them; <see langword="null"/> for what callers send.
+    /// Only <see cref="Sharding"/> makes such commands, only stores execute them, and they have no form on the wire.
+    /// </summary>
+    public ShardBranch? Branch { get; }
 
     /// <summary>Whether <see cref="Verb"/> acts on a target and carries no id of its own (Confirm, Cancel, Abandon).</summary>
     public bool IsTransition => _id is null;
@@ -188,10 +195,18 @@ public sealed class StockCommand
         && string.Equals(Target, target, StringComparison.Ordinal)
         && Lines.AsSpan().SequenceEqual(lines);
 
+    /// <summary>One shard's step: the same command, of those lines that are the shard's (none for Confirm and Cancel).</summary>
+    internal StockCommand OnShard(BranchPhase phase, ShardedCart cart, ImmutableArray<StockLine> lines) =>
+        new(Verb, _id, Target, lines, TimeToLiveMilliseconds, Note, new(phase, cart));
+
+    /// <summary>The same step in another phase.</summary>
+    internal StockCommand InPhase(BranchPhase phase) =>
+        new(Verb, _id, Target, Lines, TimeToLiveMilliseconds, Note, Branch! with { Phase = phase });
+
     /// <summary>A short text for people: verb, id and the number of lines.</summary>
-    public override string ToString() => IsTransition
+    public override string ToString() => (Branch is null ? "" : $"{Branch.Phase} of ") + (IsTransition
         ? $"{Verb} {Target}"
-        : $"{Verb} {Id}{(Target is null ? "" : $" of {Target}")} ({Lines.Length} {(Lines.Length == 1 ? "line" : "lines")})";
+        : $"{Verb} {Id}{(Target is null ? "" : $" of {Target}")} ({Lines.Length} {(Lines.Length == 1 ? "line" : "lines")})");
 
     private static string CheckKey(string field, string? key) =>
         StockKey.Problem(key) is { } problem ? throw new InvalidCommandException(field, problem) : key!;

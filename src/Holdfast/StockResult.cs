@@ -116,6 +116,12 @@ public readonly struct StockResult
     /// <summary>A sentence for people about a <see cref="StockStatus.Busy"/> or <see cref="StockStatus.InDoubt"/> (what was overloaded or lost); <see langword="null"/> otherwise. Not for programs.</summary>
     public string? Detail { get; init; }
 
+    /// <summary>
+    /// For <see cref="StockStatus.Busy"/>: whether the answer hangs on units, or on an order, that a command over several
+    /// shards has in hand and that is about to be decided.
+    /// </summary>
+    public bool IsUndecided { get; init; }
+
     /// <summary>Whether the command's effect stands: Done, or a replay of what was done.</summary>
     public bool IsApplied => Status == StockStatus.Done || (Status == StockStatus.Replayed && Original is StockStatus.Done or StockStatus.None);
 

@@ -52,6 +52,9 @@ internal static class OperationFlow
         var (sku, quantity, refunded) = line;
         switch (view.Verb, view.State)
         {
+            case (_, OperationState.Undecided):
+                // Prepared by a command over several shards: nothing has changed yet.
+                break;
             case (StockVerb.Deduct, OperationState.Applied):
                 yield return new(sku, FlowKind.Deduct, -quantity, 0);
                 break;
@@ -93,6 +96,7 @@ internal static class OperationFlow
     {
         var isPossible = view.Verb switch
         {
+            not (StockVerb.Cancel or StockVerb.Abandon) when view.State == OperationState.Undecided => true,
             StockVerb.Deduct => view.State is OperationState.Applied or OperationState.Cancelled,
             StockVerb.Reserve => view.State is OperationState.Reserved or OperationState.Confirmed or OperationState.Cancelled or OperationState.Expired,
             StockVerb.Refund or StockVerb.Restock or StockVerb.Adjust => view.State == OperationState.Applied,

@@ -55,6 +55,32 @@ internal sealed class IdTable
         return number;
     }
 
+    /// <summary>Forgets an id; its number is not given again.</summary>
+    public void Remove(string id)
+    {
+        var removed = Find(id);
+        ref var entry = ref _entries[removed];
+        ref var bucket = ref _buckets[entry.Hash & (_buckets.Length - 1)];
+        if (bucket == removed + 1)
+        {
+            bucket = entry.Next + 1;
+        }
+        else
+        {
+            var number = bucket - 1;
+            while (_entries[number].Next != removed)
+            {
+                number = _entries[number].Next;
+            }
+
+            ref var before = ref _entries[number];
+            before = before with { Next = entry.Next };
+        }
+
+        // Not to be found when the table grows and chains its entries anew.
+        entry = entry with { IsRemoved = true };
+    }
+
     /// <summary>The id with this number.</summary>
     public string this[int number] => Text(_entries[number]).ToString();
 
@@ -66,11 +92,16 @@ internal sealed class IdTable
         for (var number = 0; number < _entries.Count; number++)
         {
             ref var entry = ref _entries[number];
+            if (entry.IsRemoved)
+            {
+                continue;
+            }
+
             ref var bucket = ref _buckets[entry.Hash & (_buckets.Length - 1)];
             entry = entry with { Next = bucket - 1 };
             bucket = number + 1;
         }
     }
 
-    private readonly record struct Entry(int Hash, int Next, int Chunk, int Start, int Length);
+    private readonly record struct Entry(int Hash, int Next, int Chunk, int Start, int Length, bool IsRemoved = false);
 }

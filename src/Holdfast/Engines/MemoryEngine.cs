@@ -102,7 +102,9 @@ public sealed class MemoryEngine : IStockEngine, IFlowEnd
             List<OperationView> page;
             lock (_lock)
             {
-                page = query.DueOnly ? _state.DuePage(query, _clock.Now(), left) : OperationsPage(query, ref after, Math.Min(left, PageSize));
+                page = query.UndecidedOnly ? _state.UndecidedPage(query, _clock.Now(), left)
+                    : query.DueOnly ? _state.DuePage(query, _clock.Now(), left)
+                    : OperationsPage(query, ref after, Math.Min(left, PageSize));
             }
 
             foreach (var view in page)
@@ -111,7 +113,7 @@ public sealed class MemoryEngine : IStockEngine, IFlowEnd
             }
 
             left -= page.Count;
-            if (query.DueOnly || page.Count == 0)
+            if (query.DueOnly || query.UndecidedOnly || page.Count == 0)
             {
                 break;
             }
@@ -173,7 +175,7 @@ public sealed class MemoryEngine : IStockEngine, IFlowEnd
         while (after < _state.OperationCount && page.Count < size)
         {
             var view = _state.OperationAt(after++).ToView(now, after.ToString(CultureInfo.InvariantCulture));
-            if (Matches(view, query))
+            if (view.State != OperationState.Undecided && Matches(view, query))
             {
                 page.Add(view);
             }
@@ -244,6 +246,7 @@ public sealed class MemoryEngine : IStockEngine, IFlowEnd
         private readonly ChunkedList<OperationRecord> _operations = new();
         private readonly ChunkedList<LedgerRecord> _flow = new();
         private readonly SortedSet<Operation> _live = new(ByExpiry.Instance);
+        private readonly HashSet<Operation> _undecided = [];
         private string? _newId;
 
         public int OperationCount => _operations.Count;
@@ -296,27 +299,65 @@ public sealed class MemoryEngine : IStockEngine, IFlowEnd
 
             // Nearly all operations are plain deductions of one line that nobody asks for again. They are kept without
             // objects of their own, since what the garbage collector has to move and mark is what this engine costs.
-            _operations.Add(operation is { Verb: StockVerb.Deduct, Note: null, Lines.Length: 1 }
+            _operations.Add(operation is { Verb: StockVerb.Deduct, Note: null, Lines.Length: 1, Cart: null }
                 ? new(null, _rowBySku[operation.Lines[0].Sku].Number, operation.Lines[0].Quantity, operation.Left[0].Available, operation.CreatedAt)
                 : new(operation, 0, 0, 0, 0));
-            if (operation.State == OperationState.Reserved)
+            if (operation.State == OperationState.Undecided)
             {
-                _live.Add(operation);
-                foreach (var line in operation.Lines)
-                {
-                    _rowBySku[line.Sku].Hold(operation);
-                }
+                _undecided.Add(operation);
             }
+
+            Hold(operation);
+        }
+
+        public void RemoveOperation(Operation operation)
+        {
+            // Its record stays, in a state that no listing shows.
+            _ids.Remove(operation.Id);
+            _undecided.Remove(operation);
+        }
+
+        public void RowChanged(StockRow row)
+        {
+            // The row is the state.
         }
 
         public void OperationChanged(Operation operation)
         {
             _operations[_ids.Find(operation.Id)] = new(operation, 0, 0, 0, 0);
-            if (operation.Verb == StockVerb.Reserve && operation.State != OperationState.Reserved && _live.Remove(operation))
+            if (operation.Pending is null)
+            {
+                _undecided.Remove(operation);
+            }
+            else
+            {
+                _undecided.Add(operation);
+            }
+
+            Hold(operation);
+        }
+
+        /// <summary>Lets the rows know whether a reservation holds units of theirs until it expires.</summary>
+        private void Hold(Operation operation)
+        {
+            if (operation.Verb != StockVerb.Reserve)
+            {
+                return;
+            }
+
+            if (operation.MayExpire ? _live.Add(operation) : _live.Remove(operation))
             {
                 foreach (var line in operation.Lines)
                 {
-                    _rowBySku[line.Sku].Release(operation);
+                    var row = _rowBySku[line.Sku];
+                    if (operation.MayExpire)
+                    {
+                        row.Hold(operation);
+                    }
+                    else
+                    {
+                        row.Release(operation);
+                    }
                 }
             }
         }
@@ -327,6 +368,7 @@ public sealed class MemoryEngine : IStockEngine, IFlowEnd
         {
             // The entries of a new operation come before it: it gets the next number.
             var operation = ReferenceEquals(entry.OperationId, _newId) ? _operations.Count : _ids.Find(entry.OperationId);
+            operation = operation < 0 ? _operations.Count : operation;
             var memoryRow = (MemoryRow)row;
             memoryRow.Flow.Add(_flow.Count);
             _flow.Add(new(
@@ -359,6 +401,9 @@ public sealed class MemoryEngine : IStockEngine, IFlowEnd
                 At = DateTimeOffset.FromUnixTimeMilliseconds(record.At),
             };
         }
+
+        public List<OperationView> UndecidedPage(OperationQuery query, long now, int limit) =>
+            [.. _undecided.Select(operation => operation.ToView(now)).Where(view => Matches(view, query)).Take(limit)];
 
         public List<OperationView> DuePage(OperationQuery query, long now, int limit)
         {

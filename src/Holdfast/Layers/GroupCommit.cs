@@ -535,7 +535,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         }
 
         _logger.LogError("{Count} commands of a batch that failed as a whole are not tried in smaller parts: calls have failed for {Timeout}.", commands, _options.CallTimeout);
-        inDoubt = GroupCommitRequest.All(commands, StockStatus.InDoubt, $"the engine failed for {_options.CallTimeout}");
+        inDoubt = GroupCommitRequest.Filled(commands, StockStatus.InDoubt, $"the engine failed for {_options.CallTimeout}");
         return true;
     }
 
@@ -675,6 +675,6 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
     /// <summary>A call of the inner engine took too long.</summary>
     private sealed class CallTimeoutException(string message) : TimeoutException(message)
     {
-        public StockResult[] InDoubt(int commands) => GroupCommitRequest.All(commands, StockStatus.InDoubt, Message);
+        public StockResult[] InDoubt(int commands) => GroupCommitRequest.Filled(commands, StockStatus.InDoubt, Message);
     }
 }

@@ -54,7 +54,7 @@ internal sealed class GroupCommitRequest(StockCommand[] commands, long enqueuedA
     public StockResult[] Hold(ArraySegment<StockCommand> commands, StockStatus status)
     {
         _held += commands.Count;
-        return All(commands.Count, status, "a command before it in the same batch is in doubt");
+        return Filled(commands.Count, status, "a command before it in the same batch is in doubt");
     }
 
     /// <summary>Takes the results of <see cref="Commands"/>, which stand in a batch's results from a place on.</summary>
@@ -111,7 +111,7 @@ internal sealed class GroupCommitRequest(StockCommand[] commands, long enqueuedA
     public void FinishUnattempted(string detail)
     {
         _cancellation.Dispose();
-        TrySetResult(_results ?? All(Commands.Length, StockStatus.Busy, detail));
+        TrySetResult(_results ?? Filled(Commands.Length, StockStatus.Busy, detail));
     }
 
     public void Fail(Exception exception)
@@ -120,7 +120,7 @@ internal sealed class GroupCommitRequest(StockCommand[] commands, long enqueuedA
         TrySetException(exception);
     }
 
-    public static StockResult[] All(int count, StockStatus status, string detail)
+    public static StockResult[] Filled(int count, StockStatus status, string detail)
     {
         var results = new StockResult[count];
         Array.Fill(results, StockResult.Of(status, detail));

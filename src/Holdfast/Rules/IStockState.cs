@@ -20,10 +20,19 @@ public interface IStockState
     void AddOperation(Operation operation);
 
     /// <summary>
-    /// Notes that an operation that was there before has changed: its state, its end, or what was refunded. Called after
+    /// Notes that an operation that was there before has changed: its state, its end, what was refunded or is pending. Called after
     /// the change and after the flow entries that belong to it.
     /// </summary>
     void OperationChanged(Operation operation);
+
+    /// <summary>
+    /// Forgets an operation in the state <see cref="OperationState.Undecided"/>, which no ledger entry names. One with the
+    /// same id may be added again at once.
+    /// </summary>
+    void RemoveOperation(Operation operation);
+
+    /// <summary>Notes that a row that was there before has changed without a ledger entry: <see cref="StockRow.Held"/> or <see cref="StockRow.Supplied"/>.</summary>
+    void RowChanged(StockRow row);
 
     /// <summary>Any reservation that holds units of this row and is due at <paramref name="now"/> (<see cref="Operation.IsDue"/>), or <see langword="null"/>.</summary>
     Operation? FindDue(StockRow row, long now);

@@ -44,11 +44,20 @@ public sealed class Operation
     /// <summary>Units refunded of each line, in line order; <see langword="null"/> until the first refund.</summary>
     public long[]? Refunded { get; set; }
 
+    /// <summary>The command over several shards that this is one shard's part of.</summary>
+    public ShardedCart? Cart { get; init; }
+
+    /// <summary>What is prepared and not decided yet about this operation.</summary>
+    public PendingBranch? Pending { get; set; }
+
+    /// <summary>Whether it holds units until it expires: a live reservation that nothing is pending about.</summary>
+    public bool MayExpire => State == OperationState.Reserved && Pending is null;
+
     /// <summary>When the reservation expires; <see cref="long.MaxValue"/> for other verbs.</summary>
     public long ExpiresAt => Verb == StockVerb.Reserve ? CreatedAt + TimeToLive : long.MaxValue;
 
     /// <summary>Whether it is a reservation that nobody ended although its time has passed.</summary>
-    public bool IsDue(long now) => State == OperationState.Reserved && now >= ExpiresAt;
+    public bool IsDue(long now) => MayExpire && now >= ExpiresAt;
 
     /// <summary>The operation as a read shows it.</summary>
     /// <param name="now">The store's time: a due reservation is shown as Expired.</param>
@@ -73,6 +82,8 @@ public sealed class Operation
             CreatedAt = DateTimeOffset.FromUnixTimeMilliseconds(CreatedAt),
             ExpiresAt = Verb == StockVerb.Reserve ? DateTimeOffset.FromUnixTimeMilliseconds(ExpiresAt) : null,
             EndedAt = EndedAt == 0 ? null : DateTimeOffset.FromUnixTimeMilliseconds(EndedAt),
+            Cart = Cart,
+            Pending = Pending,
             Cursor = cursor,
         };
     }

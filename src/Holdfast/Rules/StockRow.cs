@@ -18,13 +18,16 @@ public class StockRow
     /// <summary>Units held by reservations that are live, or due and not released yet.</summary>
     public long Reserved { get; set; }
 
+    /// <summary>Units of <see cref="Available"/> that commands over several shards have prepared to take and not decided: not for anybody else.</summary>
+    public long Held { get; set; }
+
     /// <summary>All units ever restocked.</summary>
     public long Restocked { get; set; }
 
     /// <summary>The sum of all adjustments.</summary>
     public long Adjusted { get; set; }
 
-    /// <summary>Restocked units plus positive adjustments, which <see cref="StockLimits.MaxSupplied"/> bounds.</summary>
+    /// <summary>Restocked units plus positive adjustments, prepared ones included, which <see cref="StockLimits.MaxSupplied"/> bounds.</summary>
     public long Supplied { get; set; }
 
     /// <summary>The number of the row's latest flow entry.</summary>

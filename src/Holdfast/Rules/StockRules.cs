@@ -10,7 +10,7 @@ namespace Holdfast.Rules;
 /// "no-fail zone" can refuse. The one change that may precede a refusal is the release of reservations that are due,
 /// a fact of time and not of the command.
 /// </summary>
-public static class StockRules
+public static partial class StockRules
 {
     /// <summary>Decides one command and changes the state accordingly.</summary>
     /// <param name="state">What the decision sees and changes.</param>
@@ -26,28 +26,47 @@ public static class StockRules
             Expire(state, known, now);
         }
 
+        if (command.Branch is { Phase: BranchPhase.Commit or BranchPhase.Abort })
+        {
+            return Resolve(state, command, known, now);
+        }
+
+        if (known is not null && MeetUndecided(command, known) is { } undecided)
+        {
+            return undecided;
+        }
+
         return command.Verb switch
         {
-            StockVerb.Confirm => Confirm(state, known, now),
+            StockVerb.Confirm => Confirm(state, command, known, now),
             StockVerb.Cancel => Cancel(state, command, known, now),
             StockVerb.Abandon => Abandon(state, command, known, now),
 
             // The duplicate check comes first, before any look at stock: a retry of a success is a success.
             _ when known is not null => Repeat(command, known),
+            _ => Apply(state, command, now),
+        };
+    }
+
+    /// <summary>Decides a command whose id is not known.</summary>
+    private static StockResult Apply(IStockState state, StockCommand command, long now) =>
+        command.Verb switch
+        {
             StockVerb.Deduct or StockVerb.Reserve => Take(state, command, now),
             StockVerb.Refund => Refund(state, command, now),
             StockVerb.Restock => Restock(state, command, now),
             StockVerb.Adjust => Adjust(state, command, now),
             _ => throw new ArgumentOutOfRangeException(nameof(command), command.Verb, "The rules do not know this verb."),
         };
-    }
 
     /// <summary>The answer to a command whose id is taken.</summary>
     private static StockResult Repeat(StockCommand command, Operation known)
     {
-        // A tombstone has no content that could differ.
+        // A tombstone has no content that could differ. Of a command over several shards the shards are content as well.
         var isTombstone = known.Verb is StockVerb.Cancel or StockVerb.Abandon;
-        if (!isTombstone && !command.HasContent(known.Verb, known.Target, known.Lines.AsSpan(), known.TimeToLive))
+        if (!isTombstone
+            && (!command.HasContent(known.Verb, known.Target, known.Lines.AsSpan(), known.TimeToLive)
+                || (known.Cart is null ? command.Branch is not null : command.Branch?.Cart.HasShardsOf(known.Cart) != true)))
         {
             return StockResult.Of(StockStatus.KeyConflict);
         }
@@ -80,6 +99,19 @@ public static class StockRules
                 }
             }
 
+            for (var i = 0; i < lines.Length; i++)
+            {
+                if (rows[i].Available - rows[i].Held < lines[i].Quantity)
+                {
+                    return Undecided(lines[i].Sku);
+                }
+            }
+
+            if (IsHeld(state, command, rows, null, now))
+            {
+                return StockResult.Of(StockStatus.Done);
+            }
+
             // No-fail zone.
             var reserves = command.Verb == StockVerb.Reserve;
             var kind = reserves ? FlowKind.Reserve : FlowKind.Deduct;
@@ -99,7 +131,7 @@ public static class StockRules
         }
     }
 
-    private static StockResult Confirm(IStockState state, Operation? target, long now)
+    private static StockResult Confirm(IStockState state, StockCommand command, Operation? target, long now)
     {
         switch (target)
         {
@@ -111,6 +143,11 @@ public static class StockRules
                 return Replayed(StockStatus.Done, target.EndLeft);
             case { State: not OperationState.Reserved }:
                 return StockResult.Of(StockStatus.InvalidTargetState);
+        }
+
+        if (IsHeld(state, command, [], target, now))
+        {
+            return StockResult.Of(StockStatus.Done);
         }
 
         // No-fail zone.
@@ -131,6 +168,8 @@ public static class StockRules
     {
         switch (target)
         {
+            case null when command.Branch is not null:
+                return StockResult.Of(StockStatus.UnknownTarget);
             case null:
                 return LeaveTombstone(state, command, OperationState.Cancelled, now);
             case { State: OperationState.Expired }:
@@ -140,6 +179,11 @@ public static class StockRules
                 return Replayed(StockStatus.Cancelled, target.EndLeft);
             case { Verb: not (StockVerb.Deduct or StockVerb.Reserve) }:
                 return StockResult.Of(StockStatus.InvalidTargetState);
+        }
+
+        if (IsHeld(state, command, [], target, now))
+        {
+            return StockResult.Of(StockStatus.Done);
         }
 
         // No-fail zone.
@@ -183,6 +227,11 @@ public static class StockRules
             Expire(state, target, now);
         }
 
+        if (target.State == OperationState.Undecided || target.Pending is not null)
+        {
+            return Undecided();
+        }
+
         if (target is not ({ Verb: StockVerb.Deduct, State: OperationState.Applied } or { Verb: StockVerb.Reserve, State: OperationState.Confirmed }))
         {
             return StockResult.Of(StockStatus.InvalidTargetState);
@@ -206,6 +255,11 @@ public static class StockRules
                 {
                     return StockResult.Refused(StockStatus.ExceedsDeducted, lines[i].Sku, refundable);
                 }
+            }
+
+            if (IsHeld(state, command, rows, target, now))
+            {
+                return StockResult.Of(StockStatus.Done);
             }
 
             // No-fail zone.
@@ -232,12 +286,21 @@ public static class StockRules
     private static StockResult Restock(IStockState state, StockCommand command, long now)
     {
         var lines = command.Lines;
+        var isCommit = command.Branch is { Phase: BranchPhase.Commit };
         foreach (var (sku, quantity) in lines)
         {
-            if (state.FindRow(sku) is { } row && row.Supplied > StockLimits.MaxSupplied - quantity)
+            // A commit was let in when it was prepared.
+            if (!isCommit && state.FindRow(sku) is { } row && row.Supplied > StockLimits.MaxSupplied - quantity)
             {
                 return StockResult.Refused(StockStatus.ExceedsLimit, sku);
             }
+        }
+
+        if (command.Branch is not null && !isCommit)
+        {
+            StockRow?[] known = [.. lines.Select(line => state.FindRow(line.Sku))];
+            IsHeld(state, command, known, null, now);
+            return StockResult.Of(StockStatus.Done);
         }
 
         // No-fail zone.
@@ -290,6 +353,19 @@ public static class StockRules
                 {
                     return StockResult.Refused(StockStatus.Insufficient, lines[i].Sku, rows[i].Available);
                 }
+            }
+
+            for (var i = 0; i < lines.Length; i++)
+            {
+                if (lines[i].Quantity < 0 && rows[i].Available - rows[i].Held + lines[i].Quantity < 0)
+                {
+                    return Undecided(lines[i].Sku);
+                }
+            }
+
+            if (IsHeld(state, command, rows, null, now))
+            {
+                return StockResult.Of(StockStatus.Done);
             }
 
             // No-fail zone.
@@ -383,6 +459,7 @@ public static class StockRules
             Note = command.Note,
             CreatedAt = now,
             State = applied,
+            Cart = command.Branch?.Cart,
             Left = balances,
         });
         return new() { Status = StockStatus.Done, Left = balances };
@@ -397,6 +474,7 @@ public static class StockRules
     private static StockResult End(IStockState state, Operation target, OperationState end, LineBalance[] left, long now)
     {
         target.State = end;
+        target.Pending = null;
         target.EndedAt = now;
         target.EndLeft = ImmutableCollectionsMarshal.AsImmutableArray(left);
         state.OperationChanged(target);

@@ -28,6 +28,9 @@ public static class Schemes
         new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 })),
         new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
 
+        new("sharded-memory", start => Sharded(4, _ => new GroupCommit(new MemoryEngine(start.Clock)))),
+        new("sharded-sqlite", start => Sharded(3, shard => new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Normal, $"shard-{shard}.db")))),
+
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 
         new("postgres-database", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Command)),
@@ -56,8 +59,10 @@ public static class Schemes
         }
     }
 
-    private static SqliteEngine Sqlite(SchemeStart start, SqliteTransactionScope transactionPer, SqliteSynchronous synchronous) =>
-        SqliteEngine.Open(new() { Path = Path.Combine(start.Folder, "stock.db"), TransactionPer = transactionPer, Synchronous = synchronous }, start.Clock);
+    private static Sharding Sharded(int shards, Func<int, IStockEngine> open) => new([.. Enumerable.Range(0, shards).Select(open)]);
+
+    private static SqliteEngine Sqlite(SchemeStart start, SqliteTransactionScope transactionPer, SqliteSynchronous synchronous, string file = "stock.db") =>
+        SqliteEngine.Open(new() { Path = Path.Combine(start.Folder, file), TransactionPer = transactionPer, Synchronous = synchronous }, start.Clock);
 
     public static Scheme Find(string name) => All.Single(scheme => scheme.Name == name);
 }
