@@ -58,6 +58,9 @@ internal sealed class SimulatedWorld
     /// <summary>The truth of a store: what it was told is kept, whatever process serves it.</summary>
     public MemoryEngine NewMemory() => new(Scheduler.Clock);
 
+    /// <summary>The truth of several: all of them as one, with nothing in between.</summary>
+    public Sharding NewSharding(IReadOnlyList<IStockEngine> shards) => new(shards, new() { Recovery = false }, Scheduler.Clock, random: new(Random.Next()));
+
     /// <summary>Sends commands straight to an engine and writes them into the history.</summary>
     public async Task SendAsync(IStockEngine engine, IEnumerable<StockCommand> commands)
     {

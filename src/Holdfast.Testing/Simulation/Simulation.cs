@@ -3,9 +3,6 @@ namespace Holdfast.Testing;
 /// <summary>Runs scenarios, each on a thread of its own that it owns to the end.</summary>
 internal static class Simulation
 {
-    /// <summary>How long late messages may be under way when everything is healed.</summary>
-    private static readonly TimeSpan s_settling = TimeSpan.FromMinutes(2);
-
     /// <summary>Runs one seed.</summary>
     public static Task<SimulationReport> RunAsync(Func<SimulationScenario> scenario, int seed) => RunAsync(scenario, seed, new RandomChooser(seed));
 
@@ -41,8 +38,8 @@ internal static class Simulation
         {
             scenario.Build(world);
             world.RunToEnd();
+            world.Settle(scenario.Settling);
             world.Run("rest", scenario.RestAsync);
-            world.Settle(s_settling);
             failure = null;
             world.Run("auditor", async () => failure = await AuditAsync(scenario, world).ConfigureAwait(false));
         }

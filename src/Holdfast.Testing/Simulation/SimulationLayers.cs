@@ -7,6 +7,7 @@ internal static class SimulationLayers
     {
         ["group-commit"] = static () => new GroupCommitScenario(1),
         ["group-commit-concurrent"] = static () => new GroupCommitScenario(4),
+        ["sharding"] = static () => new ShardingScenario(),
     };
 
     public static IReadOnlyCollection<string> Names => s_all.Keys;

@@ -15,7 +15,10 @@ internal abstract class SimulationScenario
     /// <summary>The SKUs to audit.</summary>
     public abstract IReadOnlyCollection<string> Skus { get; }
 
-    /// <summary>Waits until nothing is under way any more; every fault is healed.</summary>
+    /// <summary>How long messages that are late may be under way when every fault is healed.</summary>
+    public virtual TimeSpan Settling => TimeSpan.FromMinutes(2);
+
+    /// <summary>Waits until nothing is under way any more: every fault is healed, and every message has arrived.</summary>
     public virtual Task RestAsync() => Task.CompletedTask;
 
     /// <summary>What else must be true in the end; the first thing that is not.</summary>

@@ -90,10 +90,22 @@ internal sealed class SimulationScheduler : Dispatcher, IDisposable
             return;
         }
 
+        Within(process, () => Clock.CreateTimer(_ => Post(process, what, action, about), null, delay, Timeout.InfiniteTimeSpan));
+    }
+
+    /// <summary>Does something in a process now, as a part of the present step.</summary>
+    public T Within<T>(SimulatedProcess process, Func<T> action)
+    {
         var running = Running;
         Running = process;
-        Clock.CreateTimer(_ => Post(process, what, action, about), null, delay, Timeout.InfiniteTimeSpan);
-        Running = running;
+        try
+        {
+            return action();
+        }
+        finally
+        {
+            Running = running;
+        }
     }
 
     /// <summary>Begins an asynchronous activity of a process.</summary>
