@@ -24,6 +24,9 @@ internal enum SimulatedFault
 /// <summary>How the connections of a simulated world go wrong: seeded, and switched off when the world is healed.</summary>
 internal sealed class SimulatedFaults(Random random)
 {
+    /// <summary>How long messages take at most in a world that is healed: less than anybody's patience.</summary>
+    private static readonly TimeSpan s_healthy = TimeSpan.FromMilliseconds(2);
+
     private static readonly SimulatedFault[] s_faults = Enum.GetValues<SimulatedFault>()[1..];
 
     /// <summary>How often a call goes wrong, as a part of all.</summary>
@@ -42,7 +45,7 @@ internal sealed class SimulatedFaults(Random random)
 
     public SimulatedFault Next() => !IsHealed && random.NextDouble() < Rate ? s_faults[random.Next(s_faults.Length)] : SimulatedFault.None;
 
-    public TimeSpan NextDelay() => random.Next(3) == 0 ? TimeSpan.Zero : Part(MaxDelay);
+    public TimeSpan NextDelay() => random.Next(3) == 0 ? TimeSpan.Zero : Part(IsHealed && MaxDelay > s_healthy ? s_healthy : MaxDelay);
 
     public TimeSpan NextLateness() => Part(MaxLateness);
 
