@@ -32,11 +32,11 @@ internal sealed class PackWriter
             }
             else
             {
-                writer.Number((int)command.Verb);
+                writer.Number((int)command.Verb + (10 * (int)(command.Branch?.Phase ?? BranchPhase.None)));
                 writer.Text(command.Id);
                 writer.Number(command.TimeToLiveMilliseconds);
                 writer.Text(command.IsTransition ? "" : command.Target ?? "");
-                writer.Text(command.Note ?? "");
+                writer.Text(command.Branch is { } branch ? $"{branch.Cart}\n{command.Note}" : command.Note ?? "");
                 writer.Number(command.Lines.Length);
             }
 
@@ -63,7 +63,7 @@ internal sealed class PackWriter
         return writer._bytes[..writer._length];
     }
 
-    private static bool IsPlain(StockCommand command) => command is { Verb: StockVerb.Deduct, Lines.Length: 1, Note: null };
+    private static bool IsPlain(StockCommand command) => command is { Verb: StockVerb.Deduct, Lines.Length: 1, Note: null, Branch: null };
 
     private void Array(int count)
     {

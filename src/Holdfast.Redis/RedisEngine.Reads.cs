@@ -58,7 +58,7 @@ public sealed partial class RedisEngine
     public IAsyncEnumerable<OperationView> ListOperationsAsync(OperationQuery query, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(query);
-        return query.DueOnly ? ListDueAsync(query, cancellationToken) : ListCreatedAsync(query, cancellationToken);
+        return query.UndecidedOnly ? ListUndecidedAsync(query, cancellationToken) : query.DueOnly ? ListDueAsync(query, cancellationToken) : ListCreatedAsync(query, cancellationToken);
     }
 
     /// <inheritdoc/>
@@ -74,7 +74,7 @@ public sealed partial class RedisEngine
     {
         var reader = new ReplyReader(answer);
         var now = See(ref reader);
-        return reader.Byte() == 0 ? null : reader.Operation().ToView(now);
+        return reader.FindOperation()?.ToView(now);
     }
 
     private async Task<StockLevel[]> ReadStockAsync(IReadOnlyList<string> skus, CancellationToken cancellationToken)
@@ -107,6 +107,30 @@ public sealed partial class RedisEngine
         }
 
         return levels;
+    }
+
+    private async IAsyncEnumerable<OperationView> ListUndecidedAsync(OperationQuery query, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        foreach (var view in ReadUndecided(await RunAsync(RedisScripts.Undecided, cancellationToken).ConfigureAwait(false)).Take(query.Limit ?? int.MaxValue))
+        {
+            yield return view;
+        }
+    }
+
+    private List<OperationView> ReadUndecided(byte[] answer)
+    {
+        var reader = new ReplyReader(answer);
+        var now = See(ref reader);
+        var all = new List<OperationView>();
+        while (!reader.IsAtEnd)
+        {
+            if (reader.FindOperation() is { } operation)
+            {
+                all.Add(operation.ToView(now));
+            }
+        }
+
+        return all;
     }
 
     private async IAsyncEnumerable<OperationView> ListCreatedAsync(OperationQuery query, [EnumeratorCancellation] CancellationToken cancellationToken)

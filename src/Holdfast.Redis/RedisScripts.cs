@@ -7,11 +7,12 @@ internal static class RedisScripts
     public const string Format = "1";
 
     public static readonly RedisScript Open = Load("open");
-    public static readonly RedisScript Execute = Load("common", "state", "rules", "execute");
+    public static readonly RedisScript Execute = Load("common", "branches", "state", "rules", "execute");
     public static readonly RedisScript Stock = Load("common", "level", "stock");
     public static readonly RedisScript ListStock = Load("common", "level", "list_stock");
-    public static readonly RedisScript Operation = Load("common", "operation");
+    public static readonly RedisScript Operation = Load("common", "view", "operation");
     public static readonly RedisScript Operations = Load("common", "operations");
+    public static readonly RedisScript Undecided = Load("common", "view", "undecided");
     public static readonly RedisScript Due = Load("common", "due");
     public static readonly RedisScript Flow = Load("common", "flow");
     public static readonly RedisScript FlowOfSku = Load("common", "flow_of_sku");

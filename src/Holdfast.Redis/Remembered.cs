@@ -18,7 +18,8 @@ internal sealed class Remembered(int capacity)
         {
             for (var i = 0; i < commands.Length; i++)
             {
-                if (results[i].Status == StockStatus.Done)
+                // What is only prepared is not there to stay.
+                if (results[i].Status == StockStatus.Done && commands[i].Branch is null or { Phase: BranchPhase.Commit })
                 {
                     _ring[_count++ % capacity] = (commands[i].Id, commands[i].Verb);
                 }

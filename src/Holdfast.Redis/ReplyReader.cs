@@ -54,7 +54,8 @@ internal ref struct ReplyReader(ReadOnlySpan<byte> bytes)
         {
             case 2:
                 var line = Short();
-                return StockResult.Refused(status, command.Lines[line].Sku, Number(7));
+                var refused = StockResult.Refused(status, command.Lines[line].Sku, Number(7));
+                return status == StockStatus.Busy ? Undecided() with { Sku = refused.Sku } : refused;
             case 4:
                 var plain = new LineBalance[] { new(command.Lines[0].Sku, Number(7)) };
                 Take(13);
@@ -68,7 +69,7 @@ internal ref struct ReplyReader(ReadOnlySpan<byte> bytes)
 
                 return Acknowledged(new() { Status = status, Original = original, Left = ImmutableCollectionsMarshal.AsImmutableArray(left) });
             default:
-                return Acknowledged(new() { Status = status, Original = original });
+                return status == StockStatus.Busy ? Undecided() : Acknowledged(new() { Status = status, Original = original });
         }
     }
 
@@ -93,7 +94,25 @@ internal ref struct ReplyReader(ReadOnlySpan<byte> bytes)
         return row.ToLevel(dueUnits: form == 2 ? Units() : 0);
     }
 
-    /// <summary>An operation: its value in the operations' hash, and its record.</summary>
+    /// <summary>An operation as view.lua answers it, and the command over several shards that has it in hand; <see langword="null"/> where it is not known.</summary>
+    public Operation? FindOperation()
+    {
+        switch (Byte())
+        {
+            case 0:
+                return null;
+            case 2:
+                return Prepared();
+            default:
+                var operation = Operation();
+                var verb = (StockVerb)Byte();
+                var attempt = Text(Byte());
+                operation.Pending = verb == StockVerb.None ? null : new(verb, attempt);
+                return operation;
+        }
+    }
+
+    /// <summary>An operation: its value in the operations' hash, its record, and its cart.</summary>
     public Operation Operation()
     {
         var value = new ReplyReader(Take((int)Number(4)));
@@ -145,6 +164,7 @@ internal ref struct ReplyReader(ReadOnlySpan<byte> bytes)
             CreatedAt = time,
             EndedAt = endedAt,
             Refunded = refunded,
+            Cart = Text(Byte()) is { Length: > 0 } cart ? ShardedCart.Parse(cart) : null,
         };
     }
 
@@ -181,6 +201,32 @@ internal ref struct ReplyReader(ReadOnlySpan<byte> bytes)
         var (kind, isHeld, time, id) = Head(out _);
         var entry = Entry(sku, kind, isHeld, time, id);
         return entry with { Cursor = JournalCursor.Text(entry.Version) };
+    }
+
+    private static StockResult Undecided() => StockResult.Of(StockStatus.Busy, "a command over several shards that is not decided yet has it in hand") with { IsUndecided = true };
+
+    private Operation Prepared()
+    {
+        var (verb, time, timeToLive) = ((StockVerb)Byte(), Number(6), Number(5));
+        var (id, target, note, cart) = (Text(Byte()), Text(Byte()), Text(Short()), Text(Byte()));
+        var lines = new StockLine[Short()];
+        for (var i = 0; i < lines.Length; i++)
+        {
+            lines[i] = new(Text(Byte()), Signed6());
+        }
+
+        return new()
+        {
+            Id = id,
+            Verb = verb,
+            Target = target.Length == 0 ? null : target,
+            Lines = ImmutableCollectionsMarshal.AsImmutableArray(lines),
+            TimeToLive = timeToLive,
+            Note = note.Length == 0 ? null : note,
+            CreatedAt = time,
+            State = OperationState.Undecided,
+            Cart = ShardedCart.Parse(cart),
+        };
     }
 
     private static StockResult Acknowledged(in StockResult result) => result.IsApplied ? result with { AcknowledgedBy = Acknowledgement.Store } : result;

@@ -443,7 +443,9 @@ internal sealed class Writer : IStockState, IDisposable
 
         foreach (var (sku, quantity) in operation.Lines)
         {
-            var hold = (holds ? _insertHold : _deleteHold).Bind(1, _rows[sku].Id).Bind(2, operation.ExpiresAt).Bind(3, stored.Seq);
+            // What only prepares the end of a reservation asks for none of its rows.
+            var row = (Row)((IStockState)this).FindRow(sku)!;
+            var hold = (holds ? _insertHold : _deleteHold).Bind(1, row.Id).Bind(2, operation.ExpiresAt).Bind(3, stored.Seq);
             if (holds)
             {
                 hold.Bind(4, quantity);

@@ -1,6 +1,6 @@
 -- Lists reservations whose time has passed and that nobody has released, in order of expiry. Arguments 5 and 6: expiry and
 -- id to go on after ('' to begin); 7: most of them. Answers: now(6) end(6) count(2), then for each what the operations'
--- hash holds of it (4+) and its record.
+-- hash holds of it (4+), its record, and cart(1+).
 
 -- Whether text a comes before text b in the order of bytes; Lua's own < follows the server's locale.
 local function isBefore(a, b)
@@ -42,7 +42,8 @@ return run(function()
     local value = ask('HGET', OPS, ids[i])
     if value then
       local _, position = unstruct('<BI6', value)
-      out[#out + 1] = pack('<I4c0', #value, value) .. readRecord(position)
+      local cart = ask('HGET', BASE .. 'cart', ids[i]) or ''
+      out[#out + 1] = pack('<I4c0', #value, value) .. readRecord(position) .. pack('<Bc0', #cart, cart)
     end
   end
   return pack('<I6I6I2', now, stop, #out) .. concat(out)

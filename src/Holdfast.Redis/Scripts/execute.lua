@@ -1,5 +1,6 @@
 -- Decides commands in order and writes what they change. Argument 5: the commands, all in one array (MessagePack); each is
---   verb, id, time to live, target, note, lines, then SKU and units of each line; or, for a deduction of one line without
+--   verb, id, time to live, target, note, lines, then SKU and units of each line (a branch adds ten times its phase to the
+--   verb, and puts its cart and a line break before the note); or, for a deduction of one line without
 --   a note, as nearly all are: 9, id, SKU, units.
 -- Answers: now(6) end(6) decided(2), then one result for each command that was decided: those after them are to be sent
 -- again, since the bound of work for one call was reached. A result is status(1) original(1) form(1), then
@@ -55,6 +56,13 @@ local function readAhead(input)
     end
   end
   preload(OPS, ids, ops)
+  if anyUndecided then
+    preload(UNDECIDED, ids, undecided)
+    for i = 1, n do
+      local value = undecided[ids[i]]
+      undecided[ids[i]] = value and cmsgpack.unpack(value) or false
+    end
+  end
   preload(STOCK, skus, rows)
 end
 
@@ -70,8 +78,12 @@ local function decideAll(input)
       for j = p + 6, next - 1 do
         command[j - p] = input[j]
       end
+      if command[1] > PLAIN then
+        unbranch(command)
+        anyUndecided, anyCart = true, true
+      end
       result = decide(command)
-    elseif ops[id] then
+    elseif ops[id] or anyUndecided then
       result = decide({ DEDUCT, id, 0, '', '', input[p + 2], input[p + 3] })
     else
       result, tail = deductPlain(id, input[p + 2], input[p + 3])
@@ -98,11 +110,13 @@ return run(function()
   part, offset = floor(stop / PART), stop % PART
   pieces[1] = { part = part, offset = offset, n = 0 }
   local input = cmsgpack.unpack(ARGV[5])
+  anyUndecided = ask('HLEN', UNDECIDED) > 0
+  anyCart = ask('HLEN', CARTS) > 0
   readAhead(input)
   local results, resultCount, decided = decideAll(input)
 
   local finalEnd = part * PART + offset
-  if #changedOps > 0 or plainCount > 0 then
+  if #changedOps > 0 or plainCount > 0 or #undecidedIds > 0 then
     -- Keys that will be written and were not read: their types. (Reading has told those of the others.)
     if #newSkus > 0 then
       ask('ZCARD', SKUS)
@@ -116,6 +130,7 @@ return run(function()
     for sku in pairs(ended) do
       ask('ZCARD', holdsKey(sku))
     end
+    ask('HLEN', ASIDE)
     for i = 1, #pieces do
       ask('STRLEN', partKey(pieces[i].part))
     end
@@ -205,6 +220,25 @@ return run(function()
       for first = 1, #members, MAX_ARGUMENTS do
         put('ZREM', holdsKey(sku), unpack(members, first, min(first + MAX_ARGUMENTS - 1, #members)))
       end
+    end
+    for i = 1, #undecidedIds do
+      local id = undecidedIds[i]
+      if undecided[id] then
+        put('HSET', UNDECIDED, id, cmsgpack.pack(undecided[id]))
+      else
+        put('HDEL', UNDECIDED, id)
+      end
+    end
+    for i = 1, #asideRows do
+      local row = asideRows[i]
+      if row.aside > 0 then
+        put('HSET', ASIDE, row.sku, string.format('%.0f', row.aside))
+      else
+        put('HDEL', ASIDE, row.sku)
+      end
+    end
+    for i = 1, #cartIds do
+      put('HSET', CARTS, cartIds[i], carts[cartIds[i]])
     end
     put('HSET', META, 't', string.format('%.0f', now), 'end', string.format('%.0f', finalEnd))
   end

@@ -1,7 +1,7 @@
 -- Lists operations in the order in which they were created. Arguments 5: the position to begin at; 6: the state asked
 -- for, 0 for any (a due reservation counts as expired); 7: the target asked for, or ''; 8: only those created before this
 -- time; 9: most of them; 10: about how many bytes of the journal to look at. Answers: now(6) end(6) next(6)
--- count(2), then for each: position after it(6), what the operations' hash holds of it(4+), and its record.
+-- count(2), then for each: position after it(6), what the operations' hash holds of it(4+), its record, and cart(1+).
 
 local CREATES = { [1] = true, [2] = true, [6] = true, [7] = true, [8] = true, [14] = true, [15] = true }
 local RESERVE = 2
@@ -10,6 +10,8 @@ return run(function()
   local now, stop = begin()
   local position, state, target, before, most, bytes = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
   local out, count, met = {}, 0, 0
+  local carts = BASE .. 'cart'
+  local anyCart = ask('HLEN', carts) > 0
   while position < stop and count < most and bytes > 0 do
     -- One slice of a part: whole records of it.
     local part = floor(position / PART)
@@ -60,7 +62,8 @@ return run(function()
           end
           if state == 0 or shown == state then
             count = count + 1
-            out[count] = pack('<I6I4c0', position + each.at + each.size - 1, #value, value) .. sub(slice, each.at, each.at + each.size - 1)
+            local cart = anyCart and ask('HGET', carts, ids[first + i - 1]) or ''
+            out[count] = pack('<I6I4c0', position + each.at + each.size - 1, #value, value) .. sub(slice, each.at, each.at + each.size - 1) .. pack('<Bc0', #cart, cart)
             if count >= most then
               -- Begins after this one next time.
               finished = false

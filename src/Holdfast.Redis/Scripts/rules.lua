@@ -3,6 +3,7 @@
 -- the bound of work was reached before it could be decided; it then has changed nothing but the release of what was due.
 
 local DEDUCT, RESERVE, CONFIRM, CANCEL, ABANDON, REFUND, RESTOCK, ADJUST = 1, 2, 3, 4, 5, 6, 7, 8
+local UNDECIDED_NOW = 12 -- Busy, until what somebody has in hand is decided
 local DONE, CONFLICT, WAS_CANCELLED, WAS_EXPIRED, REPLAYED, UNKNOWN_TARGET, INVALID_STATE, UNKNOWN_SKU, OVER_LIMIT, OVER_DEDUCTED, SHORT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 local MAX_SUPPLIED = 9007199254740991
 
@@ -31,6 +32,68 @@ local function withNames(status, original, op, left)
     out[i + 1] = pack('<Bc0I7', #op.skus[i], op.skus[i], left[i])
   end
   return concat(out)
+end
+
+-- Somebody has the operation, or units of this line, in hand.
+local function busy(line)
+  return line and refused(UNDECIDED_NOW, line) or plain(UNDECIDED_NOW)
+end
+
+-- After the checks: whether the command is only to be checked or prepared, which is done then.
+local function isHeld(c, found, n, target)
+  if c.phase ~= CHECK and c.phase ~= PREPARE then
+    return false
+  end
+  if c.phase == CHECK then
+    return true
+  end
+  if target then
+    setUndecided(target.id, { 'P', c.attempt, c[1] })
+  end
+  if c[1] == CONFIRM or c[1] == CANCEL then
+    return true
+  end
+  local u = { 'U', c.attempt, c.shards, c[1], c[3], c[4], c[5], now }
+  for i = 1, n do
+    local row, units, counted = found[i], c[4 + 2 * i + 1], 1
+    if c[1] == DEDUCT or c[1] == RESERVE then
+      setAside(row, units)
+    elseif c[1] == ADJUST and units < 0 then
+      setAside(row, -units)
+    elseif (c[1] == ADJUST or c[1] == RESTOCK) and row then
+      row.supplied = row.supplied + units
+      touch(row)
+    else
+      -- A refund holds nothing of a row; a restock of a new SKU has none yet.
+      counted = 0
+    end
+    u[#u + 1], u[#u + 2], u[#u + 3] = c[4 + 2 * i], units, counted
+  end
+  work = work + n
+  setUndecided(c[2], u)
+  return true
+end
+
+-- Takes back what a prepared operation has set aside.
+local function letGo(id, u)
+  for j = 9, #u, 3 do
+    local units = u[j + 1]
+    if u[j + 2] == 1 then
+      local row = heldRow(u[j])
+      if u[4] == DEDUCT or u[4] == RESERVE then
+        setAside(row, -units)
+      elseif u[4] == ADJUST and units < 0 then
+        setAside(row, units)
+      else
+        row.supplied = row.supplied - units
+        touch(row)
+      end
+    end
+  end
+  if u[4] == REFUND then
+    setUndecided(u[6], false)
+  end
+  setUndecided(id, false)
 end
 
 -- The rows of a command's lines, or the line whose SKU is not known.
@@ -66,6 +129,10 @@ local function remember(c, state, changed, n, lines, left)
   local op = { id = c[2], state = state, position = position, command = c, left = left, created = now }
   ops[c[2]] = op
   changedOp(op)
+  if c.cart then
+    carts[c[2]] = c.cart
+    cartIds[#cartIds + 1] = c[2]
+  end
   return withLeft(DONE, 0, left)
 end
 
@@ -124,6 +191,14 @@ local function take(c)
       return refused(SHORT, i, changed[i].a)
     end
   end
+  for i = 1, n do
+    if changed[i].a - asideOf(changed[i]) < c[4 + 2 * i + 1] then
+      return busy(i)
+    end
+  end
+  if isHeld(c, changed, n) then
+    return plain(DONE)
+  end
   local reserves = c[1] == RESERVE
   local lines, left = {}, {}
   for i = 1, n do
@@ -151,7 +226,7 @@ local function heldRows(op)
   return changed
 end
 
-local function confirm(op)
+local function confirm(c, op)
   if not op then
     return plain(UNKNOWN_TARGET)
   elseif op.state == EXPIRED then
@@ -160,6 +235,8 @@ local function confirm(op)
     return withNames(REPLAYED, DONE, whole(op), op.endLeft)
   elseif op.state ~= RESERVED then
     return plain(INVALID_STATE)
+  elseif isHeld(c, nil, 0, op) then
+    return plain(DONE)
   end
   local changed = heldRows(whole(op))
   if not releaseDue(changed, op.n) then
@@ -187,7 +264,7 @@ end
 
 local function cancel(c, op)
   if not op then
-    return tombstone(c, CANCELLED)
+    return c.phase and plain(UNKNOWN_TARGET) or tombstone(c, CANCELLED)
   elseif op.state == EXPIRED then
     return plain(REPLAYED, WAS_EXPIRED)
   elseif op.state == CANCELLED or op.state == ABANDONED then
@@ -196,6 +273,9 @@ local function cancel(c, op)
   whole(op)
   if op.verb ~= DEDUCT and op.verb ~= RESERVE then
     return plain(INVALID_STATE)
+  end
+  if isHeld(c, nil, 0, op) then
+    return plain(DONE)
   end
   local all = heldRows(op)
   if not releaseDue(all, op.n) then
@@ -231,6 +311,9 @@ local function abandon(c, op)
 end
 
 local function refund(c)
+  if findUndecided(c[4]) then
+    return busy()
+  end
   local target = findOp(c[4])
   if not target then
     return plain(UNKNOWN_TARGET)
@@ -264,6 +347,9 @@ local function refund(c)
   if not releaseDue(changed, n) then
     return nil
   end
+  if isHeld(c, changed, n, target) then
+    return plain(DONE)
+  end
   if not target.refunded then
     target.refunded = {}
     for i = 1, target.n do
@@ -283,17 +369,22 @@ local function refund(c)
 end
 
 local function restock(c)
-  local known, k, n = {}, 0, 0
+  local known, k, n, all = {}, 0, 0, {}
   for j = 6, #c, 2 do
     n = n + 1
     local row = findRow(c[j])
     if row then
-      if row.supplied > MAX_SUPPLIED - c[j + 1] then
+      if c.phase ~= COMMIT and row.supplied > MAX_SUPPLIED - c[j + 1] then
+        -- A commit was let in when it was prepared.
         return refused(OVER_LIMIT, n)
       end
       k = k + 1
       known[k] = row
     end
+    all[n] = row or false
+  end
+  if isHeld(c, all, n) then
+    return plain(DONE)
   end
   if not releaseDue(known, k) then
     return nil
@@ -335,6 +426,15 @@ local function adjust(c)
       return refused(SHORT, i, changed[i].a)
     end
   end
+  for i = 1, n do
+    local units = c[4 + 2 * i + 1]
+    if units < 0 and changed[i].a - asideOf(changed[i]) + units < 0 then
+      return busy(i)
+    end
+  end
+  if isHeld(c, changed, n) then
+    return plain(DONE)
+  end
   local lines, left = {}, {}
   for i = 1, n do
     local row, units = changed[i], c[4 + 2 * i + 1]
@@ -359,6 +459,13 @@ local function again(c, op)
         break
       end
     end
+    -- Of a command over several shards the shards are content as well.
+    local cart = cartOf(op.id)
+    if cart then
+      same = same and c.phase and sub(cart, -#c.shards - 1) == ':' .. c.shards
+    else
+      same = same and not c.phase
+    end
     if not same then
       return plain(CONFLICT)
     end
@@ -373,14 +480,82 @@ end
 
 local VERBS = { [DEDUCT] = take, [RESERVE] = take, [REFUND] = refund, [RESTOCK] = restock, [ADJUST] = adjust }
 
+-- The answer where an attempt has the command's operation in hand, or has prepared this very part before.
+local function meetUndecided(c, op)
+  local u = findUndecided(c[2])
+  local isOurs = u and c.phase == PREPARE and u[2] == c.attempt
+  if u and u[1] == 'U' then
+    return isOurs and plain(DONE) or busy()
+  elseif c[1] ~= CONFIRM and c[1] ~= CANCEL then
+    return nil
+  elseif u then
+    return isOurs and u[3] == c[1] and plain(DONE) or busy()
+  end
+  return op and not c.phase and cartOf(op.id) and busy() or nil
+end
+
+-- Commits or aborts what an attempt has prepared.
+local function resolve(c, op)
+  local verb, u = c[1], findUndecided(c[2])
+  local isOurs = u and u[2] == c.attempt
+  local nothing = plain(c.phase == COMMIT and UNKNOWN_TARGET or DONE)
+  if verb == CONFIRM or verb == CANCEL then
+    if not (isOurs and u[1] == 'P' and u[3] == verb) then
+      -- Nothing else could end the operation while this was pending: where it has ended, this attempt did it.
+      if op and op.state == (verb == CONFIRM and CONFIRMED or CANCELLED) then
+        return withNames(REPLAYED, verb == CONFIRM and DONE or WAS_CANCELLED, whole(op), op.endLeft or {})
+      end
+      return nothing
+    end
+    local result = plain(DONE)
+    if c.phase == COMMIT then
+      -- Still pending meanwhile, so that it does not expire.
+      result = verb == CONFIRM and confirm(c, op) or verb == CANCEL and cancel(c, op)
+    end
+    if result then
+      setUndecided(c[2], false)
+    end
+    return result or nil
+  end
+  if not (isOurs and u[1] == 'U') then
+    local cart = op and cartOf(op.id)
+    if cart and sub(cart, 1, #c.attempt + 1) == c.attempt .. ':' then
+      return withLeft(REPLAYED, DONE, whole(op).left)
+    end
+    return nothing
+  end
+  if c.phase == COMMIT then
+    -- What may be left to the next call comes before anything is let go of.
+    local known, k = {}, 0
+    for j = 6, #c, 2 do
+      local row = findRow(c[j])
+      if row then
+        k = k + 1
+        known[k] = row
+      end
+    end
+    if not releaseDue(known, k) then
+      return nil
+    end
+  end
+  letGo(c[2], u)
+  return c.phase == ABORT and plain(DONE) or VERBS[verb](c)
+end
+
 local function decide(c)
   local verb = c[1]
   local op = findOp(c[2])
   if op and isDue(op) then
     expire(op)
   end
-  if verb == CONFIRM then
-    return confirm(op)
+  if c.phase == COMMIT or c.phase == ABORT then
+    return resolve(c, op)
+  end
+  local met = (anyUndecided or anyCart) and meetUndecided(c, op)
+  if met then
+    return met
+  elseif verb == CONFIRM then
+    return confirm(c, op)
   elseif verb == CANCEL then
     return cancel(c, op)
   elseif verb == ABANDON then

@@ -203,7 +203,7 @@ local function expire(op)
 end
 
 local function isDue(op)
-  return op.state == RESERVED and not op.command and now >= whole(op).created + op.ttl
+  return op.state == RESERVED and not op.command and not isPending(op.id) and now >= whole(op).created + op.ttl
 end
 
 -- Releases what is due on these rows. False when the bound of work was reached first: the command must wait.
@@ -221,7 +221,7 @@ local function releaseDue(changed, n)
         if not op then
           fail('DAMAGED ' .. sub(due[j], 7) .. ' holds units and is not known (key ' .. holdsKey(row.sku) .. ')')
         end
-        if op.state == RESERVED then
+        if op.state == RESERVED and not isPending(op.id) then
           if work >= MAX_WORK then
             return false
           end

@@ -7,6 +7,7 @@ internal sealed class CommandGenerator(int seed, DifferentialOptions options)
 
     private readonly Random _random = new(seed);
     private readonly List<StockCommand> _sent = [];
+    private readonly Dictionary<string, string> _firstSkus = new(StringComparer.Ordinal);
     private int _ids;
 
     public List<Step> Steps()
@@ -19,7 +20,7 @@ internal sealed class CommandGenerator(int seed, DifferentialOptions options)
             var batch = new StockCommand[size];
             for (var i = 0; i < size; i++)
             {
-                _sent.Add(batch[i] = Next());
+                _sent.Add(batch[i] = InCommon(Next()));
             }
 
             steps.Add(new() { Wait = Wait(), ToNextExpiry = _random.Next(12) == 0 ? TimeSpan.FromMilliseconds(_random.Next(-1, 2)) : null, Commands = batch });
@@ -28,9 +29,34 @@ internal sealed class CommandGenerator(int seed, DifferentialOptions options)
         return steps;
     }
 
+    /// <summary>The same command, with the first SKU that its id was used for among its lines where the options ask for it.</summary>
+    private StockCommand InCommon(StockCommand command)
+    {
+        if (options.IsOneStore || command.IsTransition || _firstSkus.TryAdd(command.Id, command.Lines[0].Sku))
+        {
+            return command;
+        }
+
+        var first = _firstSkus[command.Id];
+        if (command.Lines.Any(line => line.Sku == first))
+        {
+            return command;
+        }
+
+        StockLine[] lines = [.. command.Lines, new(first, 1)];
+        return command.Verb switch
+        {
+            StockVerb.Deduct => StockCommand.Deduct(command.Id, lines, command.Note),
+            StockVerb.Reserve => StockCommand.Reserve(command.Id, lines, command.TimeToLive, command.Note),
+            StockVerb.Refund => StockCommand.Refund(command.Id, command.Target!, lines, command.Note),
+            StockVerb.Restock => StockCommand.Restock(command.Id, lines, command.Note),
+            _ => StockCommand.Adjust(command.Id, lines, command.Note),
+        };
+    }
+
     private TimeSpan Wait() => _random.Next(40) switch
     {
-        0 => TimeSpan.FromSeconds(-_random.Next(1, 30)),
+        0 => TimeSpan.FromSeconds(options.IsOneStore ? -_random.Next(1, 30) : 0),
         1 => TimeSpan.FromSeconds(_random.Next(1, 20)),
         < 14 => TimeSpan.FromMilliseconds(_random.Next(1, 1_500)),
         _ => TimeSpan.Zero,

@@ -12,6 +12,13 @@ public sealed record DifferentialOptions
     /// <summary>Most commands of one batch.</summary>
     public int MaxBatch { get; init; } = 24;
 
+    /// <summary>
+    /// Whether the engine is one store. Over several a clock that jumps back is not known to those that had no reason to
+    /// look at it, and an id that is used for a cart on other stores is not noticed: then clocks don't jump, and carts with
+    /// one id have a SKU in common.
+    /// </summary>
+    public bool IsOneStore { get; init; } = true;
+
     /// <summary>After how many batches everything that can be read is compared, besides the end.</summary>
     public int BatchesBetweenReads { get; init; } = 25;
 

@@ -28,8 +28,10 @@ public static class Schemes
         new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 })),
         new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
 
-        new("sharded-memory", start => Sharded(4, _ => new GroupCommit(new MemoryEngine(start.Clock)))),
-        new("sharded-sqlite", start => Sharded(3, shard => new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Normal, $"shard-{shard}.db")))),
+        new("sharded-memory", start => ShardedAsync(4, _ => new(new GroupCommit(new MemoryEngine(start.Clock))))),
+        new("sharded-sqlite", start => ShardedAsync(3, shard => new(new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Normal, $"shard-{shard}.db"))))),
+        new("sharded-postgres", start => ShardedAsync(4, async shard => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call, shard)))),
+        new("sharded-redis-cluster", start => ShardedAsync(3, async _ => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 }))),
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 
@@ -59,7 +61,16 @@ public static class Schemes
         }
     }
 
-    private static Sharding Sharded(int shards, Func<int, IStockEngine> open) => new([.. Enumerable.Range(0, shards).Select(open)]);
+    private static async ValueTask<IStockEngine> ShardedAsync(int count, Func<int, ValueTask<IStockEngine>> open)
+    {
+        var shards = new IStockEngine[count];
+        for (var shard = 0; shard < count; shard++)
+        {
+            shards[shard] = await open(shard);
+        }
+
+        return new Sharding(shards);
+    }
 
     private static SqliteEngine Sqlite(SchemeStart start, SqliteTransactionScope transactionPer, SqliteSynchronous synchronous, string file = "stock.db") =>
         SqliteEngine.Open(new() { Path = Path.Combine(start.Folder, file), TransactionPer = transactionPer, Synchronous = synchronous }, start.Clock);

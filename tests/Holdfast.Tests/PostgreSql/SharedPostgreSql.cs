@@ -22,6 +22,7 @@ public static class SharedPostgreSql
     private static readonly Lock s_lock = new();
     private static Task<PostgreSqlServer>? s_server;
     private static Task<PostgreSqlServer>? s_standby;
+    private static readonly Dictionary<int, Task<string>> s_databases = [];
     private static int s_schemas;
 
     /// <summary>A given server's connection string, or <see langword="null"/>.</summary>
@@ -60,11 +61,14 @@ public static class SharedPostgreSql
     }
 
     /// <summary>Options for an empty store; its schema is dropped with the start.</summary>
-    public static async Task<PostgreSqlOptions> NewStoreAsync(SchemeStart start, PostgreSqlTransactions transactions = PostgreSqlTransactions.Call)
+    /// <param name="start">What the store uses.</param>
+    /// <param name="transactions">What one transaction holds.</param>
+    /// <param name="shard">In a database of its own for each shard; in the server's own when <see langword="null"/>.</param>
+    public static async Task<PostgreSqlOptions> NewStoreAsync(SchemeStart start, PostgreSqlTransactions transactions = PostgreSqlTransactions.Call, int? shard = null)
     {
         var options = new PostgreSqlOptions
         {
-            ConnectionString = await ConnectionStringAsync(),
+            ConnectionString = shard is { } number ? await DatabaseOfAsync(number) : await ConnectionStringAsync(),
             Schema = string.Create(CultureInfo.InvariantCulture, $"t_{Environment.ProcessId}_{Interlocked.Increment(ref s_schemas)}"),
             Transactions = transactions,
             TestClock = start.Clock,
@@ -74,9 +78,37 @@ public static class SharedPostgreSql
     }
 
     /// <summary>Opens an empty store.</summary>
-    public static async ValueTask<IStockEngine> OpenAsync(SchemeStart start, PostgreSqlTransactions transactions)
+    public static async ValueTask<IStockEngine> OpenAsync(SchemeStart start, PostgreSqlTransactions transactions, int? shard = null)
     {
-        return await PostgreSqlEngine.OpenAsync(await NewStoreAsync(start, transactions));
+        return await PostgreSqlEngine.OpenAsync(await NewStoreAsync(start, transactions, shard));
+    }
+
+    /// <summary>The connection string of a shard's database, made when it is first asked for; on a given server all shards share its database, with a schema each.</summary>
+    private static async Task<string> DatabaseOfAsync(int shard)
+    {
+        var server = await ConnectionStringAsync();
+        if (Given is not null)
+        {
+            return server;
+        }
+
+        Task<string> database;
+        lock (s_lock)
+        {
+            database = s_databases.TryGetValue(shard, out var known) ? known : s_databases[shard] = CreateAsync();
+        }
+
+        return await database;
+
+        async Task<string> CreateAsync()
+        {
+            var name = string.Create(CultureInfo.InvariantCulture, $"shard_{shard}");
+            await using var connection = new NpgsqlConnection(server + ";Pooling=false");
+            await connection.OpenAsync();
+            await using var command = new NpgsqlCommand($"CREATE DATABASE {name} TEMPLATE template0", connection);
+            await command.ExecuteNonQueryAsync();
+            return new NpgsqlConnectionStringBuilder(server) { Database = name }.ConnectionString;
+        }
     }
 
     /// <summary>Opens an empty store behind a pre-check on a streaming standby.</summary>

@@ -23,10 +23,12 @@ public sealed class DifferentialTests(ITestOutputHelper output)
             return;
         }
 
+        await using var probe = await scheme.OpenAsync();
+        var hasGlobalIds = probe.Engine.Traits.HasFlag(StockTraits.GlobalIds);
         foreach (var seed in TheSeeds())
         {
             var report = await DifferentialTest.RunAsync(
-                async clock => await scheme.OpenEngineAsync(clock), seed, new() { Commands = 1_500, BatchesBetweenReads = 60 }, TestContext.Current.CancellationToken);
+                async clock => await scheme.OpenEngineAsync(clock), seed, new() { Commands = 1_500, BatchesBetweenReads = 60, IsOneStore = hasGlobalIds }, TestContext.Current.CancellationToken);
             output.WriteLine($"Seed {seed}: {report.Commands} commands, {string.Join(", ", report.Outcomes.Select(outcome => $"{outcome.Value} {outcome.Key}"))}");
         }
     }

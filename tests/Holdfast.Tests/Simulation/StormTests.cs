@@ -30,7 +30,7 @@ public sealed class StormTests(ITestOutputHelper output)
     public async Task All_verbs_at_once(string scheme)
     {
         await using var store = await Schemes.Find(scheme).OpenAsync();
-        await RunAsync(store, StormWorkload.AllVerbs("s-", 3), new() { CommandsPerCaller = 40, Clock = store.Clock });
+        await RunAsync(store, StormWorkload.AllVerbs("s-", 3, conflicts: store.Engine.Traits.HasFlag(StockTraits.GlobalIds)), new() { CommandsPerCaller = 40, Clock = store.Clock });
     }
 
     /// <summary>Faults before and after the write, halfway and by cancellation: retries with the same id lead to one effect.</summary>
@@ -41,7 +41,7 @@ public sealed class StormTests(ITestOutputHelper output)
         await using var store = await Schemes.Find(scheme).OpenAsync();
         var faulty = new FaultyEngine(store.Engine, FaultRates.Each(0.03), seed: 4);
         var report = await StormRunner.RunAsync(
-            faulty, StormWorkload.AllVerbs("s-", 4), new() { Callers = 32, CommandsPerCaller = 40, Clock = store.Clock, Truth = store.Engine }, TestContext.Current.CancellationToken);
+            faulty, StormWorkload.AllVerbs("s-", 4, conflicts: store.Engine.Traits.HasFlag(StockTraits.GlobalIds)), new() { Callers = 32, CommandsPerCaller = 40, Clock = store.Clock, Truth = store.Engine }, TestContext.Current.CancellationToken);
         output.WriteLine(report.ToString());
         report.Audit.FirstDifference.ShouldBeNull();
         foreach (var fault in Enum.GetValues<Fault>())

@@ -237,8 +237,12 @@ public static partial class ConformanceCases
             await context.ForEachAsync(1_000, Callers, async i =>
             {
                 var random = new Random(i);
-                StockLine[] lines = [.. Enumerable.Range(0, random.Next(1, 4)).Select(_ => context.Line(skus[random.Next(skus.Length)], random.Next(1, 4)))];
-                var (order, hold, refund) = (context.Id("o", random.Next(150)), context.Id("h", random.Next(150)), context.Id("f", random.Next(100)));
+                var number = random.Next(150);
+
+                // Without GlobalIds an id must not be used for another cart.
+                var content = context.Promises(StockTraits.GlobalIds) ? random : new Random(number);
+                StockLine[] lines = [.. Enumerable.Range(0, content.Next(1, 4)).Select(_ => context.Line(skus[content.Next(skus.Length)], content.Next(1, 4)))];
+                var (order, hold) = (context.Id("o", number), context.Id("h", number));
                 var command = random.Next(16) switch
                 {
                     < 5 => StockCommand.Deduct(order, lines),
@@ -246,8 +250,8 @@ public static partial class ConformanceCases
                     < 10 => StockCommand.Confirm(hold),
                     10 => StockCommand.Cancel(random.Next(2) == 0 ? order : hold),
                     11 => StockCommand.Abandon(random.Next(2) == 0 ? order : hold),
-                    < 14 => StockCommand.Refund(refund, random.Next(2) == 0 ? order : hold, lines),
-                    14 => StockCommand.Restock(context.Id("r", random.Next(2, 20)), lines),
+                    < 14 => StockCommand.Refund(context.Id("f", number), context.Id(content.Next(2) == 0 ? "o" : "h", content.Next(150)), lines),
+                    14 => StockCommand.Restock(context.Id("r", number + 2), lines),
                     _ => StockCommand.Adjust(context.Id("a", i), [context.Line(skus[random.Next(skus.Length)], random.Next(2) == 0 ? -1 : 1)]),
                 };
                 var result = await context.ExecuteAsync(command);

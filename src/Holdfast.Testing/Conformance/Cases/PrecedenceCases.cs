@@ -16,7 +16,7 @@ public static partial class ConformanceCases
             reserve h1 for 1s: A 2          => KeyConflict    # not Expired
             refund o1 of gone: A 1          => KeyConflict    # not UnknownTarget
             refund o1 of o2: A 1            => KeyConflict    # not InvalidTargetState
-            adjust o1: Z 1                  => KeyConflict    # not UnknownSku
+            adjust o1: A 1, Z 1             => KeyConflict    # not UnknownSku
             deduct o1: A 99                 => KeyConflict    # not Insufficient
             """),
 

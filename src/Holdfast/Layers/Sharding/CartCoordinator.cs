@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using Microsoft.Extensions.Logging;
 
 namespace Holdfast;
 
@@ -205,6 +206,13 @@ internal sealed class CartCoordinator(ShardCalls calls)
             if (result.IsRetryable)
             {
                 return StockResult.Of(StockStatus.InDoubt, $"it is decided, but not applied on every shard yet: {result.Detail}");
+            }
+
+            if (result.Status is not (StockStatus.Done or StockStatus.Replayed) && !attempt.Command.IsTransition)
+            {
+                // What a shard has acknowledged as prepared is gone: it has lost data.
+                calls.Logger.LogCritical("{Command} is decided, and a shard that had prepared it answers {Result}; run the audit.", attempt.Command, result);
+                return StockResult.Of(StockStatus.InDoubt, "a shard has lost what it had prepared; run the audit");
             }
         }
 

@@ -32,7 +32,19 @@ internal sealed class ShardReads(IStockEngine[] shards, SlotMap map, ShardCalls 
     public async ValueTask<OperationView?> GetOperationAsync(string id, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(id);
-        return Whole(await calls.FindEverywhereAsync(id, cancellationToken).ConfigureAwait(false));
+        var views = await calls.FindEverywhereAsync(id, cancellationToken).ConfigureAwait(false);
+        if (calls.Options.Recovery && Array.Exists(views, view => view is { Cart: not null, State: OperationState.Expired, EndedAt: not null }))
+        {
+            // A shard releases its part of a reservation when somebody meets it there. Who sees one part released sees all.
+            var due = Enumerable.Range(0, shards.Length).Where(shard => views[shard] is { Cart: not null, State: OperationState.Expired, EndedAt: null }).ToArray();
+            if (due.Length > 0)
+            {
+                await ShardCalls.AllAsync(due.Length, i => calls.ExecuteAsync(due[i], StockCommand.Abandon(id))).ConfigureAwait(false);
+                views = await calls.FindEverywhereAsync(id, cancellationToken).ConfigureAwait(false);
+            }
+        }
+
+        return Whole(views);
     }
 
     public async IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix, string? after, [EnumeratorCancellation] CancellationToken cancellationToken)

@@ -50,7 +50,8 @@ internal sealed class ShardWaves
 
         foreach (var key in keys)
         {
-            _latest[key] = (wave, shard);
+            // Where its shard does not know a refund's order, all are asked, before anything else happens to that id.
+            _latest[key] = (wave, command.Verb == StockVerb.Refund && key == (command.Target!, false) ? Across : shard);
         }
 
         _first = touchesAny ? wave + 1 : _first;

@@ -16,7 +16,7 @@ public sealed partial class Sharding
         }
 
         var shard = OneShardOf(commands);
-        return shard >= 0 ? ExecuteOnAsync(shard, commands, cancellationToken)
+        return shard >= 0 && (_shards.Length == 1 || !MayNeedOrder(commands)) ? ExecuteOnAsync(shard, commands, cancellationToken)
             : commands.Count == 1 ? ExecuteOneAsync(commands[0], cancellationToken)
             : ExecuteInWavesAsync([.. commands], cancellationToken);
     }
@@ -51,6 +51,18 @@ public sealed partial class Sharding
         }
 
         return shard;
+    }
+
+    /// <summary>Whether a batch refunds an order that it makes or ends itself: when its shard does not know the order, the others must not be asked later than that.</summary>
+    private static bool MayNeedOrder(IReadOnlyList<StockCommand> commands)
+    {
+        if (commands.Count == 1 || !commands.Any(command => command.Verb == StockVerb.Refund))
+        {
+            return false;
+        }
+
+        var targets = commands.Where(command => command.Verb == StockVerb.Refund).Select(command => command.Target!).ToHashSet(StringComparer.Ordinal);
+        return commands.Any(command => targets.Contains(command.Id));
     }
 
     private async ValueTask<IReadOnlyList<StockResult>> ExecuteOneAsync(StockCommand command, CancellationToken cancellationToken) =>

@@ -16,7 +16,10 @@ public sealed class ShardingOptions
     /// <summary>The pause before the second try, of which a random part is taken; doubled each time up to 100 ms. Default 2 ms.</summary>
     public TimeSpan RetryDelay { get; set; } = TimeSpan.FromMilliseconds(2);
 
-    /// <summary>Whether this process settles what others have left undecided. Several may; one must. Default true.</summary>
+    /// <summary>
+    /// Whether this process settles what others have left undecided, and releases everywhere what it sees expired on one
+    /// shard. Several may; one must. Without it, a layer that is only read from changes nothing. Default true.
+    /// </summary>
     public bool Recovery { get; set; } = true;
 
     /// <summary>How long something must have been seen undecided before it is settled. Default 3 s.</summary>
