@@ -55,6 +55,7 @@ internal static class Simulation
             Steps = scheduler.Steps,
             Elapsed = TimeSpan.FromTicks(scheduler.Clock.Ticks),
             Commands = world.History.Count,
+            Outcomes = world.History.Events.CountBy(sent => (sent.Command.Verb, sent.Result.Status)).ToDictionary(),
             TraceHash = scheduler.TraceHash,
             Failure = failure,
             Trace = scheduler.Tail(),

@@ -23,6 +23,9 @@ internal sealed record SimulationReport
     /// <summary>Commands that callers sent, repetitions included.</summary>
     public required long Commands { get; init; }
 
+    /// <summary>How often each command was answered in each way; None where there was no answer.</summary>
+    public required IReadOnlyDictionary<(StockVerb Verb, StockStatus Status), int> Outcomes { get; init; }
+
     /// <summary>A number for all that happened: equal where the same happened.</summary>
     public required ulong TraceHash { get; init; }
 
