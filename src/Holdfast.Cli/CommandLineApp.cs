@@ -60,7 +60,7 @@ internal static class CommandLineApp
 
     private static RootCommand Build(Terminal terminal)
     {
-        var root = new RootCommand("Inventory deduction without overselling: replay real orders, verify a deployment, audit, compare and archive its ledger, measure a scheme.")
+        var root = new RootCommand("Inventory deduction without overselling: replay real orders, verify a deployment, audit, compare and archive its ledger, measure a scheme, simulate its layers.")
         {
             ReplayCommand.Create(terminal),
             VerifyCommand.Create(terminal),
@@ -68,6 +68,7 @@ internal static class CommandLineApp
             ReconcileCommand.Create(terminal),
             FlowCommand.Create(terminal),
             BenchCommand.Create(terminal),
+            SimulateCommand.Create(terminal),
         };
         AddExamples(
             root,
@@ -85,6 +86,8 @@ internal static class CommandLineApp
                   moves last year's ledger entries into a file
               holdfast bench --workload hot --callers 1024
                   a thousand buyers, one article
+              holdfast simulate --seeds 10000
+                  the layers in a simulated world of crashes and lost messages
 
             Every command ends with exit code 0 (all well), 1 (something failed) or 2 (usage).
             'holdfast COMMAND --help' explains a command and shows examples.

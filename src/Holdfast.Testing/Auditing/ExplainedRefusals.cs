@@ -58,9 +58,11 @@ internal sealed class ExplainedRefusals(IReadOnlyCollection<HistoryEvent> histor
             return true;
         }
 
-        var sent = _refunds[command.Target!].Where(other => Precedes(other, refusal)).Select(other => other.Command).Append(command).DistinctBy(other => other.Id).ToArray();
+        var sent = _refunds[command.Target!].Where(other => Precedes(other, refusal)).Select(other => other.Command).Append(command).ToLookup(other => other.Id, StringComparer.Ordinal);
+
+        // Of several with one id, at most one was applied: nobody knows which.
         return command.Lines.Any(line =>
-            sent.Sum(refund => UnitsOf(refund, line.Sku)) > orders.Min(order => UnitsOf(order, line.Sku)));
+            sent.Sum(sameId => sameId.Max(refund => UnitsOf(refund, line.Sku))) > orders.Min(order => UnitsOf(order, line.Sku)));
     }
 
     private static long UnitsOf(StockCommand command, string sku) => command.Lines.Where(line => line.Sku == sku).Sum(line => line.Quantity);

@@ -113,7 +113,7 @@ internal sealed class HistoryAuditRun(IStockEngine engine, History history, Hist
         };
     }
 
-    private static FlowKind KindOf(StockVerb verb) => verb switch
+    internal static FlowKind KindOf(StockVerb verb) => verb switch
     {
         StockVerb.Deduct => FlowKind.Deduct,
         StockVerb.Reserve => FlowKind.Reserve,

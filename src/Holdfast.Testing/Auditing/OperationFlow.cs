@@ -173,10 +173,27 @@ internal static class OperationFlow
             return missing + (taken > 0 && view.Lines.Length > 1 ? ": a cart is applied whole or not at all." : ".");
         }
 
+        if (IsBeingReleased(view))
+        {
+            foreach (var (sku, quantity, _) in view.Lines)
+            {
+                if (left.GetValueOrDefault((sku, FlowKind.Expire)) == (quantity, -quantity, 1))
+                {
+                    left.Remove((sku, FlowKind.Expire));
+                }
+            }
+        }
+
         return left.Count == 0 ? null
             : left.First() is var ((sku, kind), (available, reserved, _)) ? $"{view.Id} ({view.Verb}, {view.State}) has {kind} entries for {sku} (available {Signed(available)}, reserved {Signed(reserved)}) that it does not stand for."
             : null;
     }
+
+    /// <summary>
+    /// Whether some lines of a reservation that is due may have been released already and others not: over several shards
+    /// each part is, by whoever meets it there.
+    /// </summary>
+    public static bool IsBeingReleased(OperationView view) => view is { Verb: StockVerb.Reserve, State: OperationState.Expired, EndedAt: null, Lines.Length: > 1 };
 
     public static ulong HashOf(string text)
     {

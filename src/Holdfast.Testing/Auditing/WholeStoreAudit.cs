@@ -14,6 +14,7 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
 
     /// <summary>Where the ledger has been read to.</summary>
     private string? _cursor;
+    private bool _isReleasing;
 
     public override async Task<AuditReport> RunAsync()
     {
@@ -24,7 +25,7 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
         // What was written since the ledger was read belongs to operations that were listed before or after it: look at those one by one.
         var touched = new HashSet<int>();
         await ReadLedgerAsync(touched).ConfigureAwait(false);
-        var wentOn = touched.Count > 0;
+        var wentOn = touched.Count > 0 || _isReleasing;
         foreach (var replay in Replays.Values)
         {
             await CompareAtEndAsync(replay).ConfigureAwait(false);
@@ -100,6 +101,7 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
                 Differences.Add(problem);
             }
 
+            _isReleasing |= OperationFlow.IsBeingReleased(view);
             var hash = OperationFlow.HashOf(view.Id);
             ids?.Add(view.Id, hash);
             foreach (var change in OperationFlow.Expected(view, OpeningOf))

@@ -35,7 +35,8 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
     private readonly Queue<GroupCommitRequest> _queue = new();
     private readonly HashSet<GroupCommitRequest> _delayed = [];
     private readonly HashSet<string>? _idsInFlight;
-    private readonly TaskCompletionSource _drained = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Dispatcher _dispatcher = Dispatcher.Current;
+    private readonly TaskCompletionSource _drained;
     private int _queuedCommands;
     private int _delayedCommands;
     private int _runningLoops;
@@ -55,6 +56,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         _options.Validate();
         _clock = clock ?? TimeProvider.System;
         _logger = logger ?? NullLogger.Instance;
+        _drained = new(_dispatcher.PromiseOptions);
         _idsInFlight = _options.MaxConcurrentBatches > 1 ? new(StringComparer.Ordinal) : null;
     }
 
@@ -68,7 +70,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             return new([]);
         }
 
-        var request = new GroupCommitRequest(Copy(commands), _clock.GetTimestamp());
+        var request = new GroupCommitRequest(Copy(commands), _clock.GetTimestamp(), _dispatcher.PromiseOptions);
         if (cancellationToken.CanBeCanceled)
         {
             // Before it is queued: once it is, its answer may be given at any time, and that ends the registration.
@@ -83,7 +85,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
 
         if (startsLoop)
         {
-            ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+            _dispatcher.Queue(this);
         }
 
         return new(request.Answer);
@@ -142,7 +144,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         await base.DisposeAsync().ConfigureAwait(false);
     }
 
-    /// <summary>Runs the loop; called by the thread pool.</summary>
+    /// <summary>Runs the loop; called by the dispatcher.</summary>
     void IThreadPoolWorkItem.Execute() => _ = RunAsync();
 
     /// <summary>
@@ -225,7 +227,14 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             {
                 // The callers go on in the queue of this thread, and others look into it only when they have nothing else
                 // to do. An engine that works on its caller's thread would keep them there for as long as batches come.
-                await Task.Yield();
+                if (_dispatcher.IsThreadPool)
+                {
+                    await Task.Yield();
+                }
+                else
+                {
+                    await _dispatcher.YieldAsync().ConfigureAwait(false);
+                }
             }
         }
     }
@@ -280,7 +289,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             if (_idsInFlight is not null && _queue.Count > 0 && _runningLoops < _options.MaxConcurrentBatches)
             {
                 _runningLoops++;
-                ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+                _dispatcher.Queue(this);
             }
         }
 
@@ -372,7 +381,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         IReadOnlyList<StockResult> results;
         try
         {
-            results = await ExecuteInPartsAsync(all).ConfigureAwait(false);
+            results = await ExecuteOrBisectAsync(batch.ToArray(), all).ConfigureAwait(false);
         }
         finally
         {
@@ -391,7 +400,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             _pendingAnswers++;
         }
 
-        ThreadPool.UnsafeQueueUserWorkItem(
+        _dispatcher.Queue(
             static work =>
             {
                 try
@@ -409,8 +418,7 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
                     work.Layer.SignalWhenDrained();
                 }
             },
-            (Layer: this, Batch: batch, Results: results),
-            preferLocal: false);
+            (Layer: this, Batch: batch, Results: results));
     }
 
     private void AnswerAll(List<GroupCommitRequest> batch, IReadOnlyList<StockResult> results)
@@ -425,48 +433,80 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         }
     }
 
+    /// <summary>Executes the commands of several callers in one call; when it fails as a whole, those of half of the callers at a time.</summary>
+    /// <param name="requests">The callers'.</param>
+    /// <param name="commands">Their commands, one caller's behind the other's.</param>
+    /// <param name="bisectingSince">When a call with these commands failed first.</param>
+    private async ValueTask<IReadOnlyList<StockResult>> ExecuteOrBisectAsync(ArraySegment<GroupCommitRequest> requests, ArraySegment<StockCommand> commands, long? bisectingSince = null)
+    {
+        if (requests.Count == 1)
+        {
+            return await ExecuteInPartsAsync(requests[0], commands, bisectingSince).ConfigureAwait(false);
+        }
+
+        if (HasBisectedForLong(commands.Count, bisectingSince, out var inDoubt))
+        {
+            return inDoubt;
+        }
+
+        try
+        {
+            return await CallAsync(requests, commands).ConfigureAwait(false);
+        }
+        catch (CallTimeoutException e)
+        {
+            return e.InDoubt(commands.Count);
+        }
+        catch (Exception e)
+        {
+            var since = bisectingSince ?? _clock.GetTimestamp();
+            _logger.LogWarning(e, "A batch of {Count} commands failed as a whole; trying its halves.", commands.Count);
+            var half = requests.Count / 2;
+            var firstCommands = requests[..half].Sum(static request => request.Commands.Length);
+            var first = await ExecuteOrBisectAsync(requests[..half], commands[..firstCommands], since).ConfigureAwait(false);
+            var second = await ExecuteOrBisectAsync(requests[half..], commands[firstCommands..], since).ConfigureAwait(false);
+            return [.. first, .. second];
+        }
+    }
+
     /// <summary>Only a single caller's batch can be larger than the bound: its parts are executed one after the other.</summary>
-    private async ValueTask<IReadOnlyList<StockResult>> ExecuteInPartsAsync(ArraySegment<StockCommand> commands)
+    private async ValueTask<IReadOnlyList<StockResult>> ExecuteInPartsAsync(GroupCommitRequest request, ArraySegment<StockCommand> commands, long? bisectingSince)
     {
         if (commands.Count <= _options.MaxBatchCommands)
         {
-            return await ExecuteOrBisectAsync(commands).ConfigureAwait(false);
+            return await ExecuteOrHalveAsync(request, commands, bisectingSince).ConfigureAwait(false);
         }
 
         var results = new List<StockResult>(commands.Count);
-        for (var start = 0; start < commands.Count; start += _options.MaxBatchCommands)
+        while (results.Count < commands.Count)
         {
-            var part = commands.Slice(start, Math.Min(_options.MaxBatchCommands, commands.Count - start));
-            results.AddRange(await ExecuteOrBisectAsync(part).ConfigureAwait(false));
+            var part = commands.Slice(results.Count, Math.Min(_options.MaxBatchCommands, commands.Count - results.Count));
+            results.AddRange(request.Holds(results)
+                ? request.Hold(part, StockStatus.Busy)
+                : await ExecuteOrHalveAsync(request, part, bisectingSince).ConfigureAwait(false));
         }
 
         return results;
     }
 
     /// <summary>
-    /// Executes commands in one call; when it fails as a whole, in two halves, for as long as one call may take: an engine
+    /// Executes commands of one caller in one call; when it fails as a whole, in two halves, for as long as one call may take: an engine
     /// that fails slowly must not hold the queue up for each of thousands of commands in turn.
     /// </summary>
-    private async ValueTask<IReadOnlyList<StockResult>> ExecuteOrBisectAsync(ArraySegment<StockCommand> commands, long? bisectingSince = null)
+    private async ValueTask<IReadOnlyList<StockResult>> ExecuteOrHalveAsync(GroupCommitRequest request, ArraySegment<StockCommand> commands, long? bisectingSince)
     {
-        if (bisectingSince is { } began && _clock.GetElapsedTime(began) >= _options.CallTimeout)
+        if (HasBisectedForLong(commands.Count, bisectingSince, out var inDoubt))
         {
-            _logger.LogError("{Count} commands of a batch that failed as a whole are not tried in smaller parts: calls have failed for {Timeout}.", commands.Count, _options.CallTimeout);
-            return [.. Enumerable.Repeat(StockResult.Of(StockStatus.InDoubt, $"the engine failed for {_options.CallTimeout}"), commands.Count)];
+            return inDoubt;
         }
 
         try
         {
-            var answers = await CallAsync(commands).ConfigureAwait(false);
-            return answers.Count == commands.Count
-                ? answers
-                : throw new InvalidOperationException($"{Inner.GetType().Name} answered {answers.Count} of {commands.Count} commands.");
+            return await CallAsync(new[] { request }, commands).ConfigureAwait(false);
         }
-        catch (TimeoutException)
+        catch (CallTimeoutException e)
         {
-            // Halving would only wait again: every command of the call is in doubt.
-            _logger.LogError("A batch of {Count} commands took longer than {Timeout}.", commands.Count, _options.CallTimeout);
-            return [.. Enumerable.Repeat(StockResult.Of(StockStatus.InDoubt, $"the store did not answer within {_options.CallTimeout}"), commands.Count)];
+            return e.InDoubt(commands.Count);
         }
         catch (Exception e) when (commands.Count == 1)
         {
@@ -478,26 +518,67 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
             var since = bisectingSince ?? _clock.GetTimestamp();
             _logger.LogWarning(e, "A batch of {Count} commands failed as a whole; trying its halves.", commands.Count);
             var half = commands.Count / 2;
-            var first = await ExecuteOrBisectAsync(commands[..half], since).ConfigureAwait(false);
-            var second = await ExecuteOrBisectAsync(commands[half..], since).ConfigureAwait(false);
+            var first = await ExecuteOrHalveAsync(request, commands[..half], since).ConfigureAwait(false);
+            var second = request.Holds(first)
+                ? request.Hold(commands[half..], StockStatus.InDoubt)
+                : await ExecuteOrHalveAsync(request, commands[half..], since).ConfigureAwait(false);
             return [.. first, .. second];
         }
     }
 
+    private bool HasBisectedForLong(int commands, long? since, out StockResult[] inDoubt)
+    {
+        if (since is not { } began || _clock.GetElapsedTime(began) < _options.CallTimeout)
+        {
+            inDoubt = [];
+            return false;
+        }
+
+        _logger.LogError("{Count} commands of a batch that failed as a whole are not tried in smaller parts: calls have failed for {Timeout}.", commands, _options.CallTimeout);
+        inDoubt = GroupCommitRequest.Filled(commands, StockStatus.InDoubt, $"the engine failed for {_options.CallTimeout}");
+        return true;
+    }
+
     /// <summary>One call of the inner engine, bounded in time even when the engine ignores its token.</summary>
-    private async ValueTask<IReadOnlyList<StockResult>> CallAsync(ArraySegment<StockCommand> commands)
+    /// <exception cref="CallTimeoutException">It took too long: halving would only wait again.</exception>
+    private async ValueTask<IReadOnlyList<StockResult>> CallAsync(ArraySegment<GroupCommitRequest> requests, ArraySegment<StockCommand> commands)
     {
         using var limit = new CancellationTokenSource(_options.CallTimeout, _clock);
+        Task<IReadOnlyList<StockResult>>? call = null;
         try
         {
             var pending = Inner.ExecuteAsync(commands, limit.Token);
-            return pending.IsCompletedSuccessfully
-                ? pending.Result
-                : await pending.AsTask().WaitAsync(_options.CallTimeout + s_grace, _clock).ConfigureAwait(false);
+            IReadOnlyList<StockResult> results;
+            if (pending.IsCompletedSuccessfully)
+            {
+                results = pending.Result;
+            }
+            else
+            {
+                call = pending.AsTask();
+                results = await call.WaitAsync(_options.CallTimeout + s_grace, _clock).ConfigureAwait(false);
+            }
+
+            return results.Count == commands.Count
+                ? results
+                : throw new InvalidOperationException($"{Inner.GetType().Name} answered {results.Count} of {commands.Count} commands.");
         }
-        catch (OperationCanceledException) when (limit.IsCancellationRequested)
+        catch (Exception e) when (e is TimeoutException || (e is OperationCanceledException && limit.IsCancellationRequested))
         {
-            throw new TimeoutException();
+            _logger.LogError("A batch of {Count} commands took longer than {Timeout}.", commands.Count, _options.CallTimeout);
+            if (call?.IsCompleted == false)
+            {
+                // Where timers come late, the longer one may come first.
+                limit.Cancel();
+
+                // It may still apply at any time: a try beside it could be refused, and this one be done after all.
+                foreach (var request in requests)
+                {
+                    request.IsOverdue = true;
+                }
+            }
+
+            throw new CallTimeoutException($"the store did not answer within {_options.CallTimeout}");
         }
     }
 
@@ -505,20 +586,34 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
     private void Answer(GroupCommitRequest request, IReadOnlyList<StockResult> results, int at)
     {
         request.Take(results, at);
-        if (!request.IsInDoubt)
+        if (!request.IsUndecided)
         {
             request.Finish();
             return;
         }
 
         var first = request.Attempts == 1;
-        if (_clock.GetElapsedTime(request.EnqueuedAt) >= _options.RetryTimeout || request.IsAnswered)
+        if (request.IsAnswered || request.IsOverdue || request.IsLastRound)
         {
             request.Finish();
             return;
         }
 
-        request.NarrowToDoubt();
+        if (_clock.GetElapsedTime(request.EnqueuedAt) < _options.RetryTimeout)
+        {
+            request.NarrowToDoubt();
+        }
+        else if (request.NarrowToHeld())
+        {
+            // What stood in their way is not tried again, so they go round once, at once.
+            first = true;
+        }
+        else
+        {
+            request.Finish();
+            return;
+        }
+
         HoldfastMeter.Retries.Add(request.Commands.Length);
         if (first)
         {
@@ -573,7 +668,13 @@ public sealed class GroupCommit : DelegatingStockEngine, IThreadPoolWorkItem
         HoldfastMeter.QueuedCommands.Add(request.Commands.Length);
         if (startsLoop)
         {
-            ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+            _dispatcher.Queue(this);
         }
+    }
+
+    /// <summary>A call of the inner engine took too long.</summary>
+    private sealed class CallTimeoutException(string message) : TimeoutException(message)
+    {
+        public StockResult[] InDoubt(int commands) => GroupCommitRequest.Filled(commands, StockStatus.InDoubt, Message);
     }
 }

@@ -105,6 +105,97 @@ public sealed class GroupCommitDoubtTests
         (await Task.WhenAll(inDoubt)).ShouldAllBe(result => result.Status == StockStatus.InDoubt);
     }
 
+    /// <summary>Found by simulation: the confirmation was tried again behind the reservation, and both were done.</summary>
+    [Theory]
+    [InlineData(1)]
+    [InlineData(100)]
+    public async Task What_stands_behind_a_command_in_doubt_waits_for_it_so_that_the_batch_keeps_its_order(int largestBatch)
+    {
+        // The call fails as a whole, then its first command alone; without an answer each time, and without an effect.
+        var failures = largestBatch == 1 ? 1 : 2;
+        await using var store = new Failing(commands => commands[0].Verb == StockVerb.Confirm && failures-- > 0);
+        await using var group = new GroupCommit(store, new() { MaxBatchCommands = largestBatch });
+        var token = TestContext.Current.CancellationToken;
+        await group.RestockAsync("r", [("A", 5)], cancellationToken: token);
+
+        var results = await group.ExecuteAsync([StockCommand.Confirm("h1"), StockCommand.Reserve("h1", [("A", 1)], TimeSpan.FromHours(1)), StockCommand.Deduct("o1", [("A", 1)])], token);
+
+        results.Select(result => result.Status).ShouldBe([StockStatus.UnknownTarget, StockStatus.Done, StockStatus.Done]);
+        failures.ShouldBeLessThan(1);
+    }
+
+    /// <summary>Found by simulation: the second try was Busy, and the rest of the batch went on as if that had settled it.</summary>
+    [Fact]
+    public async Task A_command_in_doubt_that_is_then_Busy_still_holds_what_stands_behind_it()
+    {
+        var attempts = 0;
+        await using var store = new Refusing(commands => commands[0].Id == "r2" ? ++attempts switch { 1 => StockStatus.InDoubt, 2 => StockStatus.Busy, _ => null } : null);
+        await using var group = new GroupCommit(store, new() { MaxBatchCommands = 1 });
+        var token = TestContext.Current.CancellationToken;
+        await group.RestockAsync("r1", [("A", 5)], cancellationToken: token);
+
+        var results = await group.ExecuteAsync([StockCommand.Restock("r2", [("A", 5)]), StockCommand.Deduct("o1", [("A", 1)])], token);
+
+        results.Select(result => result.Status).ShouldBe([StockStatus.Done, StockStatus.Done]);
+        results.Select(result => result.Left[0].Available).ShouldBe([10, 9]);
+    }
+
+    [Fact]
+    public async Task A_command_that_stays_in_doubt_does_not_take_its_callers_other_commands_down()
+    {
+        await using var store = new Failing(commands => commands.Any(command => command.Id == "poison"));
+        await using var group = new GroupCommit(store, new() { RetryTimeout = TimeSpan.FromMilliseconds(50) });
+        var token = TestContext.Current.CancellationToken;
+
+        var results = await group.ExecuteAsync([StockCommand.Restock("r", [("A", 5)]), StockCommand.Cancel("poison"), StockCommand.Deduct("o1", [("A", 1)]), StockCommand.Deduct("o2", [("A", 9)])], token);
+
+        results.Select(result => result.Status).ShouldBe([StockStatus.Done, StockStatus.InDoubt, StockStatus.Done, StockStatus.Insufficient]);
+    }
+
+    /// <summary>Found by simulation: the try beside it was refused and answered so, and then the first call was done after all.</summary>
+    [Fact]
+    public async Task A_call_that_goes_on_past_its_limit_is_not_tried_again_beside_itself()
+    {
+        var clock = new ManualTimeProvider();
+        var calls = 0;
+        var stuck = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        await using var store = new Stuck(() =>
+        {
+            calls++;
+            return stuck.Task;
+        });
+        await using var group = new GroupCommit(store, new() { CallTimeout = TimeSpan.FromSeconds(1), RetryTimeout = TimeSpan.FromMinutes(10) }, clock);
+        var call = group.DeductAsync("o1", [("A", 1)], cancellationToken: TestContext.Current.CancellationToken).AsTask();
+        var patience = Stopwatch.StartNew();
+        while (!call.IsCompleted)
+        {
+            patience.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(60));
+            clock.Advance(TimeSpan.FromSeconds(1));
+            await Task.Delay(1, TestContext.Current.CancellationToken);
+        }
+
+        (await call).Status.ShouldBe(StockStatus.InDoubt);
+        calls.ShouldBe(1);
+        stuck.SetResult();
+    }
+
+    /// <summary>Waits for something before it executes, whatever its token says.</summary>
+    private sealed class Stuck(Func<Task> wait) : DelegatingStockEngine(new MemoryEngine())
+    {
+        public override async ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+        {
+            await wait();
+            return await Inner.ExecuteAsync(commands, CancellationToken.None);
+        }
+    }
+
+    /// <summary>Answers with a status instead of executing, where it is told one.</summary>
+    private sealed class Refusing(Func<IReadOnlyList<StockCommand>, StockStatus?> answer) : DelegatingStockEngine(new MemoryEngine())
+    {
+        public override ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default) =>
+            answer(commands) is { } status ? new([.. commands.Select(_ => StockResult.Of(status))]) : Inner.ExecuteAsync(commands, cancellationToken);
+    }
+
     /// <summary>Throws instead of executing, where it is told to.</summary>
     private sealed class Failing(Func<IReadOnlyList<StockCommand>, bool> fails) : DelegatingStockEngine(new MemoryEngine())
     {

@@ -194,7 +194,9 @@ internal sealed class ShardReads(IStockEngine[] shards, SlotMap map, ShardCalls 
         return home with
         {
             State = expired is null ? home.State : OperationState.Expired,
-            EndedAt = expired is null ? home.EndedAt : parts.Max(part => part.EndedAt),
+
+            // Each part is released by itself, by whoever meets it; the whole has ended when the last of them has.
+            EndedAt = expired is null ? home.EndedAt : Array.Exists(parts, part => part.EndedAt is null) ? null : parts.Max(part => part.EndedAt),
             Lines = [.. parts.SelectMany(part => part.Lines).OrderBy(line => line.Sku, StockKey.ByteOrder)],
             Left = [.. parts.Where(part => part.State != OperationState.Undecided).SelectMany(part => part.Left).OrderBy(left => left.Sku, StockKey.ByteOrder)],
             Cart = null,

@@ -5,7 +5,8 @@ namespace Holdfast;
 /// <summary>
 /// The order in which a batch over several shards is executed. Commands that share an id, a target or a SKU keep the
 /// caller's order: in one call where one shard has both, otherwise one wave after the other. The rest need not wait for
-/// each other.
+/// each other. What ends an operation that is not known yet may touch anything by the time it is executed, so that all
+/// the others keep their order with it.
 /// </summary>
 internal sealed class ShardWaves
 {
@@ -16,6 +17,7 @@ internal sealed class ShardWaves
     private readonly Dictionary<string, StockCommand> _earlier = new(StringComparer.Ordinal);
     private readonly Dictionary<(string Key, bool IsSku), (int Wave, int Shard)> _latest = [];
     private readonly List<Wave> _waves = [];
+    private int _first;
 
     /// <param name="map">Where SKUs are.</param>
     /// <param name="commands">The batch.</param>
@@ -36,7 +38,8 @@ internal sealed class ShardWaves
     {
         var shard = command.IsTransition ? Across : ShardOf(command);
         var keys = Keys(command);
-        var wave = 0;
+        var touchesAny = command.IsTransition && !_targets.ContainsKey(command.Id) && !_earlier.ContainsKey(command.Id);
+        var wave = touchesAny ? _waves.Count : _first;
         foreach (var key in keys)
         {
             if (_latest.TryGetValue(key, out var latest))
@@ -50,6 +53,8 @@ internal sealed class ShardWaves
             // Where its shard does not know a refund's order, all are asked, before anything else happens to that id.
             _latest[key] = (wave, command.Verb == StockVerb.Refund && key == (command.Target!, false) ? Across : shard);
         }
+
+        _first = touchesAny ? wave + 1 : _first;
 
         if (!command.IsTransition)
         {

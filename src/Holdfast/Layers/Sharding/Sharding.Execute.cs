@@ -256,7 +256,8 @@ public sealed partial class Sharding
 
             if (order is not ({ Verb: StockVerb.Deduct, State: OperationState.Applied } or { Verb: StockVerb.Reserve, State: OperationState.Confirmed }))
             {
-                return StockResult.Of(StockStatus.InvalidTargetState);
+                // Unless the refund itself was done in between, sent by somebody else: then it is a replay.
+                return await _reads.GetOperationAsync(command.Id, CancellationToken.None).ConfigureAwait(false) is null ? StockResult.Of(StockStatus.InvalidTargetState) : Moved();
             }
 
             var levels = await _reads.GetStockAsync([.. command.Lines.Select(line => line.Sku)], default, CancellationToken.None).ConfigureAwait(false);
@@ -268,19 +269,22 @@ public sealed partial class Sharding
             foreach (var (sku, quantity) in command.Lines)
             {
                 var line = order.Lines.FirstOrDefault(line => line.Sku == sku);
-                if (quantity > line.Quantity - line.Refunded)
+
+                // What is left of it the shard that has it will say: this very refund may be among those that took from it.
+                if (quantity > line.Quantity)
                 {
                     return StockResult.Refused(StockStatus.ExceedsDeducted, sku, line.Quantity - line.Refunded);
                 }
             }
 
-            // The order has come since.
-            return StockResult.Of(StockStatus.Busy, "its order was decided meanwhile") with { IsUndecided = true };
+            return Moved();
         }
         catch (Exception e)
         {
             return StockResult.Of(StockStatus.Busy, $"a shard could not be asked for the order: {e.Message}");
         }
+
+        static StockResult Moved() => StockResult.Of(StockStatus.Busy, "its order was decided meanwhile") with { IsUndecided = true };
     }
 
     /// <summary>Confirms, cancels or abandons.</summary>

@@ -24,7 +24,7 @@ public sealed partial class Sharding : IStockEngine, IFlowEnd
     private readonly ShardRecovery _recovery;
     private readonly ShardReads _reads;
     private readonly CancellationTokenSource _closing = new();
-    private readonly TaskCompletionSource _idle = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _idle = new(Dispatcher.Current.PromiseOptions);
     private readonly Task _recovering;
     private int _running = 1;
     private int _isClosing;
@@ -109,7 +109,7 @@ public sealed partial class Sharding : IStockEngine, IFlowEnd
             return;
         }
 
-        await _closing.CancelAsync().ConfigureAwait(false);
+        _closing.Cancel();
         await _recovering.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         Leave();
         try

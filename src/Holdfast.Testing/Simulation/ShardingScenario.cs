@@ -1,0 +1,111 @@
+using System.Globalization;
+using Microsoft.Extensions.Logging.Abstractions;
+
+namespace Holdfast.Testing;
+
+/// <summary>
+/// One to three nodes, each with the sharding layer over the same two to four shards, alone or under group commit; all of
+/// them crash, pause and lose each other's messages. In the end every cart must be whole or absent, and nothing held.
+/// </summary>
+/// <param name="plant">Puts something between a node's layer and its connection to a shard: a bug, for tests of the simulation itself.</param>
+internal sealed class ShardingScenario(Func<int, IStockEngine, IStockEngine>? plant = null) : SimulationScenario
+{
+    /// <summary>By then recovery has settled everything, however slow the messages.</summary>
+    private static readonly TimeSpan s_recovery = TimeSpan.FromMinutes(2);
+
+    private readonly List<SimulatedProcess> _nodes = [];
+    private SimulatedWorld? _world;
+    private IStockEngine[] _shards = [];
+    private IStockEngine? _truth;
+    private CartWorkload? _workload;
+    private bool _isFenced;
+
+    public override string Name => "sharding";
+
+    public override IStockEngine Truth => _truth!;
+
+    public override IReadOnlyCollection<string> Skus => [.. _workload!.Skus];
+
+    public override TimeSpan Settling => TimeSpan.FromSeconds(5);
+
+    public override void Build(SimulatedWorld world)
+    {
+        var random = world.Random;
+        _world = world;
+        _isFenced = world.Pick(true, false);
+        _workload = new(random.Next(), skus: random.Next(2, 7), ids: world.Pick(2, 5, 20), longest: random.Next(2, 6));
+        _shards = [.. Enumerable.Range(0, random.Next(2, 5)).Select(_ => (IStockEngine)world.NewMemory())];
+        _truth = world.NewSharding(_shards);
+        var shards = _shards.Select((_, number) => world.AddMortal($"shard {number}")).ToArray();
+        var options = new ShardingOptions
+        {
+            DecideTimeout = TimeSpan.FromMilliseconds(world.Pick(20, 1_000, 10_000)),
+            CallTimeout = TimeSpan.FromMilliseconds(world.Pick(20, 1_000, 10_000)),
+            RetryDelay = TimeSpan.FromMilliseconds(world.Pick(1, 2, 20)),
+            RecoverAfter = TimeSpan.FromMilliseconds(world.Pick(1, 300, 3_000)),
+            RecoverInterval = TimeSpan.FromMilliseconds(world.Pick(100, 1_000)),
+        };
+        var groups = world.Pick(true, false);
+        var nodes = Enumerable.Range(1, random.Next(1, 4)).Select(number => AddNode(string.Create(CultureInfo.InvariantCulture, $"node {number}"), shards, options, groups)).ToArray();
+        world.Run("opening", () => world.SendAsync(_truth, [_workload.Opening(random.Next(0, 30))]));
+        var largest = world.Pick(1, 1, 4);
+        for (var i = random.Next(1, 6); i > 0; i--)
+        {
+            var (node, engine) = nodes[random.Next(nodes.Length)];
+            world.AddCaller(process => new SimulatedConnection(process, node, engine, world.Faults), _workload.Commands(i).Take(random.Next(1, 13)).Chunk(largest));
+        }
+    }
+
+    public override async Task RestAsync()
+    {
+        var began = _world!.Scheduler.Clock.Ticks;
+        while (await FirstUndecidedAsync().ConfigureAwait(false) is { } undecided)
+        {
+            if (TimeSpan.FromTicks(_world.Scheduler.Clock.Ticks - began) > s_recovery)
+            {
+                throw new SimulationException($"Not settled by recovery within {s_recovery}: {undecided}.");
+            }
+
+            await Task.Delay(TimeSpan.FromSeconds(1), _world.Scheduler.Clock).ConfigureAwait(false);
+        }
+
+        _nodes.ForEach(static node => node.Crash());
+    }
+
+    public override async ValueTask<string?> FindProblemAsync() =>
+        await new CartAudit(_shards, _truth!, _world!.History, _workload!.Skus).FindProblemAsync().ConfigureAwait(false);
+
+    private async ValueTask<string?> FirstUndecidedAsync()
+    {
+        for (var shard = 0; shard < _shards.Length; shard++)
+        {
+            await foreach (var view in _shards[shard].ListOperationsAsync(new() { UndecidedOnly = true }).ConfigureAwait(false))
+            {
+                return $"{view.Verb} {view.Id} on shard {shard} ({view.Cart}, pending {view.Pending})";
+            }
+        }
+
+        return null;
+    }
+
+    private (SimulatedProcess Node, Func<IStockEngine> Engine) AddNode(string name, SimulatedProcess[] shards, ShardingOptions options, bool groups)
+    {
+        var world = _world!;
+        var node = world.AddMortal(name);
+        IStockEngine? engine = null;
+        world.Scheduler.Within(node, () => Start());
+        node.OnStart(() => Start());
+        _nodes.Add(node);
+        return (node, () => engine!);
+
+        // Its recovery begins with it.
+        IStockEngine Start() => engine = new Sharding([.. shards.Select(Connect)], options, world.Scheduler.Clock, NullLogger.Instance, new(world.Random.Next()));
+
+        IStockEngine Connect(SimulatedProcess shard, int number)
+        {
+            IStockEngine connection = new SimulatedConnection(node, shard, () => _shards[number], world.Faults) { IsFenced = _isFenced };
+            connection = plant is null ? connection : plant(number, connection);
+            return groups ? new HandingOn(new GroupCommit(connection, clock: world.Scheduler.Clock), world.Scheduler) : connection;
+        }
+    }
+}
