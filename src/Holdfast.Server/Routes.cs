@@ -68,7 +68,7 @@ internal static class Routes
                 AnswerDescription = "Done; or Replayed: it was cancelled before, or has expired.",
                 Outcomes = [InvalidTargetState],
             });
-        Transition("/v1/operations/{id}/abandon", commands.FromPath(StockCommand.Abandon),
+        Transition("/v1/operations/{id}/abandon", commands.FromPath(static id => StockCommand.Abandon(id)),
             new("abandon", Selling, "Closes an id that was never applied; changes nothing about one that was.")
             {
                 Answer = ApiSchemas.Result,

@@ -2,6 +2,7 @@ using Holdfast.Testing;
 using Holdfast.Tests.Client;
 using Holdfast.Tests.Gate;
 using Holdfast.Tests.PostgreSql;
+using Holdfast.Tests.Queueing;
 using Holdfast.Tests.Redis;
 
 namespace Holdfast.Tests.Conformance;
@@ -27,6 +28,9 @@ public static class Schemes
         new("redis", async start => new GroupCommit(await SharedRedis.OpenAsync(start), new() { MaxConcurrentBatches = 8 })),
         new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 })),
         new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
+
+        new("queued-memory", QueuedSchemes.OpenOnMemoryAsync),
+        new("queued-sqlite", QueuedSchemes.OpenOnSqliteAsync),
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 
