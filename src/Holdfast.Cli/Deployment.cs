@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using Holdfast.Client;
 using Holdfast.Hosting;
+using Holdfast.Testing;
 
 namespace Holdfast.Cli;
 
@@ -121,6 +122,9 @@ internal sealed class Deployment : IAsyncDisposable
             var store = scratch is null ? choice.Store : SqlitePrefix + Path.Combine(scratch, "stock.db");
             var options = new HoldfastOptions();
             options.Gate.Redis = choice.Gate ?? options.Gate.Redis;
+
+            // Whoever waits here for a verdict does not send what is still to come.
+            options.Queue.Limits.TargetPatience = TimeSpan.Zero;
             try
             {
                 options.Gate.Validate();
@@ -131,7 +135,9 @@ internal sealed class Deployment : IAsyncDisposable
             }
 
             var opened = await SchemeCatalog.OpenAsync(scheme.Name, store, options, cancellationToken: cancellationToken).ConfigureAwait(false);
-            return new(opened.Engine, opened.Scheme, scratch is null ? opened.Location : $"a scratch SQLite file ({opened.Location}, deleted afterwards)", opened.Durability, scratch);
+            opened.Queue?.Start();
+            IStockEngine engine = opened.Queue is { } queue ? new AwaitedVerdicts(queue) : opened.Engine;
+            return new(engine, opened.Scheme, scratch is null ? opened.Location : $"a scratch SQLite file ({opened.Location}, deleted afterwards)", opened.Durability, scratch);
         }
         catch
         {

@@ -13,13 +13,15 @@ public sealed class Scheme
         IReadOnlyList<StoreKind> stores,
         Func<StockEngineBuilder, HoldfastOptions, StockEngineBuilder> layers,
         StoreTransactions transactions = StoreTransactions.Call,
-        bool hasGate = false)
+        bool hasGate = false,
+        bool hasQueue = false)
     {
         Name = name;
         Description = description;
         Stores = stores;
         Transactions = transactions;
         HasGate = hasGate;
+        HasQueue = hasQueue;
         _layers = layers;
     }
 
@@ -37,6 +39,9 @@ public sealed class Scheme
 
     /// <summary>Whether a <see cref="RedisGate"/> stands in front of its layers.</summary>
     internal bool HasGate { get; }
+
+    /// <summary>Whether a <see cref="CommandQueue"/> stands beside its layers.</summary>
+    internal bool HasQueue { get; }
 
     /// <summary>Puts the layers around a store, and opens what has to be opened.</summary>
     internal async ValueTask<IStockEngine> ComposeAsync(IStockEngine store, HoldfastOptions options, IServiceProvider services, CancellationToken cancellationToken)

@@ -540,7 +540,7 @@ public sealed class RabbitMqTransport : ICommandTransport
     {
         try
         {
-            await connection.AbortAsync(CancellationToken.None).ConfigureAwait(false);
+            await connection.AbortAsync().ConfigureAwait(false);
             await connection.DisposeAsync().ConfigureAwait(false);
         }
         catch (Exception e) when (IsOfBroker(e))

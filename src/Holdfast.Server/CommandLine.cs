@@ -38,6 +38,9 @@ internal sealed record CommandLine
                 case "--gate":
                     line.Settings[$"{HoldfastOptions.SectionName}:Gate:Redis"] = value ?? Next(args, ref i);
                     break;
+                case "--queue":
+                    line.Settings[$"{HoldfastOptions.SectionName}:Queue:Transport"] = value ?? Next(args, ref i);
+                    break;
                 case "--urls":
                     line.Settings["urls"] = value ?? Next(args, ref i);
                     break;
@@ -58,7 +61,7 @@ internal sealed record CommandLine
             Holdfast.Server {HoldfastServer.Version}: inventory deduction over HTTP. Without arguments it serves
             {HoldfastServer.DefaultUrl} with the scheme '{SchemeCatalog.DefaultScheme}' and keeps its data in ./holdfast-data.
 
-            Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--gate HOST:PORT] [--urls URLS]
+            Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--gate HOST:PORT] [--queue QUEUE] [--urls URLS]
 
               --scheme NAME   how commands are executed (default {SchemeCatalog.DefaultScheme})
             {schemes}
@@ -67,6 +70,9 @@ internal sealed record CommandLine
             {stores}
 
               --gate HOST:PORT  the Redis server of the scheme 'cached' (default localhost:6379)
+
+              --queue QUEUE   where orders of the scheme 'queued' wait: store (the default), or a RabbitMQ broker,
+                              amqp://USER:PASSWORD@HOST:5672/
 
               --urls URLS     where to listen, several separated by ';' (default {HoldfastServer.DefaultUrl});
                               beyond loopback, configure API keys

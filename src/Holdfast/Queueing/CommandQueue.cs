@@ -30,7 +30,8 @@ public sealed record CommandQueueState(QueueDepth Depth, int InFlight, TimeSpan 
 /// </remarks>
 public sealed class CommandQueue : DelegatingStockEngine
 {
-    internal const string FullDetail = "the queue is full; send it again later";
+    /// <summary>The detail of a Busy that means: the queue is full. (Any other Busy: it can't be reached, or this process is overloaded or stops.)</summary>
+    public const string FullDetail = "the queue is full; send it again later";
 
     private static readonly TimeSpan s_tidyInterval = TimeSpan.FromMinutes(1);
 
@@ -99,7 +100,8 @@ public sealed class CommandQueue : DelegatingStockEngine
 
     internal CommandQueueOptions Options => _options;
 
-    internal IVerdictStore Verdicts => _verdicts;
+    /// <summary>Where verdicts are kept.</summary>
+    public IVerdictStore Verdicts => _verdicts;
 
     internal IStockEngine Decider => _decider;
 

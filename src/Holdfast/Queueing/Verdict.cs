@@ -48,6 +48,20 @@ public sealed record Verdict
         };
     }
 
+    /// <summary>Writes it as an object: <c>{"id":…,"verb":…,"operationId":…,"at":…,"verdict":{…}}</c>, the verdict as <see cref="StockJson.WriteResult"/> writes a result.</summary>
+    public void Write(Utf8JsonWriter writer)
+    {
+        ArgumentNullException.ThrowIfNull(writer);
+        writer.WriteStartObject();
+        writer.WriteString("id"u8, Id);
+        writer.WriteString("verb"u8, StockJson.VerbName(Verb));
+        writer.WriteString("operationId"u8, OperationId);
+        writer.WriteString("at"u8, At);
+        writer.WritePropertyName("verdict"u8);
+        StockJson.WriteResult(writer, Result);
+        writer.WriteEndObject();
+    }
+
     private static StockResult Closed => StockResult.Of(StockStatus.Cancelled);
 
     /// <summary>The note of a tombstone that closes an id for a refusal: the refusal as it was answered, so that it can be read back.</summary>

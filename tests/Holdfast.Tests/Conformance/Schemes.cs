@@ -29,8 +29,7 @@ public static class Schemes
         new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 })),
         new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
 
-        new("queued-memory", QueuedSchemes.OpenOnMemoryAsync),
-        new("queued-sqlite", QueuedSchemes.OpenOnSqliteAsync),
+        .. QueuedSchemes.Transports.Keys.Select(QueuedSchemes.Awaited),
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 
