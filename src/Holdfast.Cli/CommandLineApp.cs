@@ -67,6 +67,7 @@ internal static class CommandLineApp
             AuditCommand.Create(terminal),
             ReconcileCommand.Create(terminal),
             FlowCommand.Create(terminal),
+            QueueCommand.Create(terminal),
             BenchCommand.Create(terminal),
             SimulateCommand.Create(terminal),
         };
@@ -82,6 +83,8 @@ internal static class CommandLineApp
                   replays the ledger against the stock rows
               holdfast reconcile --store "postgres:Host=db;Database=shop" --gate redis:6379
                   compares the gate's copies with the store
+              holdfast queue peek --store http://127.0.0.1:5080
+                  shows what a queue gave up, and why
               holdfast flow archive --store postgres:Host=db;Database=shop --before 2026-01-01 --out flow-2025.ndjson.gz
                   moves last year's ledger entries into a file
               holdfast bench --workload hot --callers 1024

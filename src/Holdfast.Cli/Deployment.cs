@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using Holdfast.Client;
 using Holdfast.Hosting;
+using Holdfast.Testing;
 
 namespace Holdfast.Cli;
 
@@ -151,6 +152,9 @@ internal sealed class Deployment : IAsyncDisposable
 
             options.Gate.Redis = choice.Gate ?? options.Gate.Redis;
             options.Gate.Acknowledge = choice.Acknowledge;
+
+            // Whoever waits here for a verdict does not send what is still to come.
+            options.Queue.Limits.TargetPatience = TimeSpan.Zero;
             try
             {
                 options.Gate.Validate();
@@ -161,7 +165,9 @@ internal sealed class Deployment : IAsyncDisposable
             }
 
             var opened = await SchemeCatalog.OpenAsync(scheme.Name, store, options, cancellationToken: cancellationToken).ConfigureAwait(false);
-            return new(opened.Engine, opened.Scheme, scratch is null ? opened.Location : $"a scratch SQLite file ({opened.Location}, deleted afterwards)", opened.Durability, scratch);
+            opened.Queue?.Start();
+            IStockEngine engine = opened.Queue is { } queue ? new AwaitedVerdicts(queue) : opened.Engine;
+            return new(engine, opened.Scheme, scratch is null ? opened.Location : $"a scratch SQLite file ({opened.Location}, deleted afterwards)", opened.Durability, scratch);
         }
         catch
         {

@@ -24,6 +24,9 @@ public class HoldfastOptions
     /// <summary>The gate of the scheme <c>cached</c>, and of <see cref="StockPreCheck.Redis"/>.</summary>
     public RedisGateOptions Gate { get; set; } = new();
 
+    /// <summary>The queue of the scheme <c>queued</c>.</summary>
+    public QueueOptions Queue { get; set; } = new();
+
     /// <summary>How reservations whose time has passed are released.</summary>
     public SweeperOptions Sweeper { get; set; } = new();
 
@@ -61,6 +64,7 @@ public class HoldfastOptions
             problems.Add($"{SectionName}:{e.Message}");
         }
 
+        Queue.AddProblems(problems);
         Sweeper.AddProblems(problems);
         Reconciliation.AddProblems(problems);
         if (HealthTimeout < TimeSpan.FromMilliseconds(10) || HealthTimeout > TimeSpan.FromMinutes(1))

@@ -52,6 +52,7 @@ public static class HoldfastServiceCollectionExtensions
         services.TryAddSingleton(static provider => new OpenedSchemeAccessor(provider.GetRequiredService<HostedStockEngine>()));
         services.AddSingleton<IHostedService>(static provider => provider.GetRequiredService<HostedStockEngine>());
         services.AddHostedService<ReservationSweeper>();
+        services.AddHostedService<QueueWorker>();
         services.TryAddSingleton<GateReconciliation>();
         services.AddSingleton<IHostedService>(static provider => provider.GetRequiredService<GateReconciliation>());
         services.AddHealthChecks().AddCheck<StoreHealthCheck>("store", tags: [ReadyTag]);

@@ -14,7 +14,8 @@ public sealed class Scheme
         Func<StockEngineBuilder, HoldfastOptions, StockEngineBuilder> layers,
         StoreTransactions transactions = StoreTransactions.Call,
         bool hasGate = false,
-        bool mayPreCheck = false)
+        bool mayPreCheck = false,
+        bool hasQueue = false)
     {
         Name = name;
         Description = description;
@@ -22,6 +23,7 @@ public sealed class Scheme
         Transactions = transactions;
         HasGate = hasGate;
         MayPreCheck = mayPreCheck;
+        HasQueue = hasQueue;
         _layers = layers;
     }
 
@@ -42,6 +44,9 @@ public sealed class Scheme
 
     /// <summary>Whether <see cref="HoldfastOptions.PreCheck"/> may put a check in front of its layers.</summary>
     internal bool MayPreCheck { get; }
+
+    /// <summary>Whether a <see cref="CommandQueue"/> stands beside its layers.</summary>
+    internal bool HasQueue { get; }
 
     /// <summary>Whether Redis is asked before its layers, with these options.</summary>
     internal bool IsGated(HoldfastOptions options) => HasGate || options.PreCheck == StockPreCheck.Redis;

@@ -57,6 +57,12 @@ public static class SchemeCatalog
             layers: (engine, options) => engine.UseGroupCommit(options.GroupCommit),
             hasGate: true),
 
+        new("queued",
+            "batched, with a queue in front: orders are accepted at once (POST /v1/orders) and decided in turn",
+            stores: [StoreKinds.Sqlite, StoreKinds.PostgreSql, StoreKinds.Memory],
+            layers: (engine, options) => engine.UseGroupCommit(options.GroupCommit),
+            hasQueue: true),
+
         new("redis",
             "all of it in Redis, in Lua: the fastest over a network, and as durable as that Redis is set to be",
             stores: [StoreKinds.Redis],
@@ -136,7 +142,8 @@ public static class SchemeCatalog
         {
             var engine = readOnly ? opened.Engine : await found.ComposeAsync(opened.Engine, options, services, cancellationToken).ConfigureAwait(false);
             var location = found.IsGated(options) && !readOnly ? $"{opened.Location}, behind a gate in {RedisGate.ServerOf(options.Gate)}" : opened.Location;
-            return new(engine, found.Name, kind.Name, location, opened.Durability);
+            var queue = found.HasQueue && !readOnly ? await QueueComposition.OpenAsync(engine, opened.Engine, options.Queue, services, cancellationToken).ConfigureAwait(false) : null;
+            return new(engine, found.Name, kind.Name, location, opened.Durability, queue: queue);
         }
         catch
         {

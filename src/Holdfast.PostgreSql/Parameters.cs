@@ -60,4 +60,10 @@ internal static class Parameters
         command.Parameters.Add(new NpgsqlParameter<long?[]> { TypedValue = values, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Bigint });
         return command;
     }
+
+    public static NpgsqlBatchCommand With(this NpgsqlBatchCommand command, byte[][] values)
+    {
+        command.Parameters.Add(new NpgsqlParameter<byte[][]> { TypedValue = values, NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Bytea });
+        return command;
+    }
 }

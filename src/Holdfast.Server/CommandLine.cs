@@ -44,6 +44,9 @@ internal sealed record CommandLine
                 case "--gate":
                     line.Settings[$"{HoldfastOptions.SectionName}:Gate:Redis"] = value ?? Next(args, ref i);
                     break;
+                case "--queue":
+                    line.Settings[$"{HoldfastOptions.SectionName}:Queue:Transport"] = value ?? Next(args, ref i);
+                    break;
                 case "--urls":
                     line.Settings["urls"] = value ?? Next(args, ref i);
                     break;
@@ -65,7 +68,7 @@ internal sealed record CommandLine
             {HoldfastServer.DefaultUrl} with the scheme '{SchemeCatalog.DefaultScheme}' and keeps its data in ./holdfast-data.
 
             Usage: Holdfast.Server [--scheme NAME] [--store STORE] [--precheck redis] [--gate HOST:PORT]
-                                   [--acknowledge Store|Gate] [--urls URLS]
+                                   [--acknowledge Store|Gate] [--queue QUEUE] [--urls URLS]
 
               --scheme NAME   how commands are executed (default {SchemeCatalog.DefaultScheme})
             {schemes}
@@ -78,6 +81,9 @@ internal sealed record CommandLine
               --gate HOST:PORT  the Redis server of '--precheck redis' and of the scheme 'cached' (default
                               localhost:6379)
               --acknowledge WHO  who tells the buyer that it is done, in the scheme 'cached': Store (default) or Gate
+
+              --queue QUEUE   where orders of the scheme 'queued' wait: store (the default), or a RabbitMQ broker,
+                              amqp://USER:PASSWORD@HOST:5672/
 
               --urls URLS     where to listen, several separated by ';' (default {HoldfastServer.DefaultUrl});
                               beyond loopback, configure API keys

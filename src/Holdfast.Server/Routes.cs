@@ -15,6 +15,7 @@ internal static class Routes
     private const string Stocking = "Stocking";
     private const string Reading = "Reading";
     private const string Operating = "Operating";
+    private const string Queueing = "Queueing";
 
     private static readonly EndpointDoc.Parameter s_sku = new("sku", InPath: true, ApiSchemas.Key, "The SKU, percent-encoded (a slash is %2F). A SKU of dots alone can't stand in a path: use the query.");
     private static readonly EndpointDoc.Parameter s_id = new("id", InPath: true, ApiSchemas.Key, "The operation's id, percent-encoded (a slash is %2F).");
@@ -34,6 +35,7 @@ internal static class Routes
         var reads = new ReadEndpoints(engine, services.GetRequiredService<OpenedSchemeAccessor>(), bounds);
         var batch = new BatchEndpoint(engine, options.Http, app.Lifetime, services.GetRequiredService<ILogger<BatchEndpoint>>());
         var reconciliation = new ReconciliationEndpoint(services.GetRequiredService<GateReconciliation>(), services.GetService<TimeProvider>() ?? TimeProvider.System);
+        var queue = new QueueEndpoints(services.GetRequiredService<OpenedSchemeAccessor>(), reads, engine, bounds, services.GetService<TimeProvider>() ?? TimeProvider.System, app.Lifetime);
         var health = new HealthEndpoints(services.GetRequiredService<HealthCheckService>(), services.GetService<TimeProvider>() ?? TimeProvider.System);
         var keys = new ApiKeys(options.ApiKeys);
 
@@ -68,7 +70,7 @@ internal static class Routes
                 AnswerDescription = "Done; or Replayed: it was cancelled before, or has expired.",
                 Outcomes = [InvalidTargetState],
             });
-        Transition("/v1/operations/{id}/abandon", commands.FromPath(StockCommand.Abandon),
+        Transition("/v1/operations/{id}/abandon", commands.FromPath(static id => StockCommand.Abandon(id)),
             new("abandon", Selling, "Closes an id that was never applied; changes nothing about one that was.")
             {
                 Answer = ApiSchemas.Result,
@@ -169,13 +171,16 @@ internal static class Routes
             Answer = ApiSchemas.OperationPage,
             AnswerDescription = "A page.",
         });
-        Get("/v1/operations/{id}", reads.OperationAsync, new("getOperation", Reading, "One operation: how it stands, and what was refunded of it.")
+        Get("/v1/operations/{id}", queue.OperationAsync, new("getOperation", Reading, "One operation: how it stands, and what was refunded of it.")
         {
-            Parameters = [s_id],
+            Description = "In a scheme with a queue: with the verdict on the queued command, 202 while there is none, and the verdict alone for a request id.",
+            Parameters = [s_id, new("wait", InPath: false, ApiSchemas.Wait, "In a scheme with a queue: for how long to wait for the verdict, in seconds.")],
+            MayBePending = true,
             Answer = ApiSchemas.Operation,
             AnswerDescription = "The operation.",
             Problems = [(StatusCodes.Status404NotFound, "UnknownOperation: nothing was applied under this id. That is no verdict: it may still arrive; only cancel or abandon closes it.")],
         });
+        QueueRoutes(app, keys, queue, options);
         app.MapGet("/v1/reconciliation", Guard.With(keys, Roles.Read, reconciliation.ReadAsync)).WithMetadata(
             new EndpointDoc("reconciliation", Operating, "How the gate of the scheme cached compares with its store.")
             {
@@ -233,5 +238,96 @@ internal static class Routes
             MayBePending = true,
             Outcomes = [.. doc.Outcomes, Busy, InDoubt],
         };
+    }
+
+    /// <summary>What a scheme with a queue has beside the others; elsewhere they answer 404 NoQueue.</summary>
+    private static void QueueRoutes(WebApplication app, ApiKeys keys, QueueEndpoints queue, HoldfastServerOptions options)
+    {
+        EndpointDoc.Parameter deadline = new("deadlineSeconds", InPath: false, ApiSchemas.Staleness, "From now to the deadline, at least 1: past it the command is abandoned. The server's default otherwise.");
+        EndpointDoc.Parameter request = new("requestId", InPath: false, ApiSchemas.Key, "What the verdict is asked for by, instead of the command's id.");
+        EndpointDoc.Parameter letter = new("letter", InPath: true, ApiSchemas.Text, "The dead letter.");
+        (int, string) noQueue = (StatusCodes.Status404NotFound, "NoQueue: the scheme of this server has no queue.");
+        (int, string)[] unavailable = [noQueue, s_invalid, (StatusCodes.Status503ServiceUnavailable, "QueueUnavailable: the queue can't be reached; ask again.")];
+        (int, string)[] offered =
+        [
+            .. unavailable,
+            (StatusCodes.Status413PayloadTooLarge, $"Invalid: the body is larger than {options.Http.MaxBodyBytes} bytes."),
+            (StatusCodes.Status415UnsupportedMediaType, "Invalid: the content type is not application/json."),
+        ];
+        app.MapPost("/v1/orders", Guard.With(keys, Roles.Sell, queue.OrderAsync)).WithMetadata(
+            new EndpointDoc("order", Queueing, "Accepts an order at once; it is decided in its turn.")
+            {
+                Description = "Answered 202 when the queue holds it durably, with the Location where the verdict is asked for; 429 when the queue is full. The verdict, a refusal included, is final for this id on every way.",
+                Role = Roles.Sell,
+                Parameters = [deadline, request],
+                Request = ApiSchemas.Body(StockVerb.Deduct),
+                RequestExample = """{"orderId":"order-1","lines":[{"sku":"85123A","quantity":6}]}""",
+                Answer = ApiSchemas.Pending,
+                AnswerStatus = StatusCodes.Status202Accepted,
+                AnswerDescription = "Pending: the queue accepted it. Ask for the operation, with `wait`.",
+                Problems = offered,
+                Outcomes = [Busy, InDoubt],
+            });
+        app.MapPost("/v1/queue", Guard.WithRoles(keys, queue.CommandAsync)).WithMetadata(
+            new EndpointDoc("enqueue", Queueing, "Accepts any command, in the form of batches; it is decided in its turn.")
+            {
+                Description = "Commands that speak of one order stay in their order. Without an id of its own (confirm, cancel, abandon) a command gets a request id, which the Location names.",
+                Role = Roles.Sell,
+                Parameters = [deadline, request],
+                Request = ApiSchemas.BatchLine,
+                RequestExample = """{"verb":"cancel","target":"order-1"}""",
+                Answer = ApiSchemas.Pending,
+                AnswerStatus = StatusCodes.Status202Accepted,
+                AnswerDescription = "Pending: the queue accepted it.",
+                Problems = offered,
+                Outcomes = [Busy, InDoubt],
+            });
+        app.MapGet("/v1/operations/{id}/events", Guard.With(keys, Roles.Read, queue.EventsAsync)).WithMetadata(
+            new EndpointDoc("operationEvents", Queueing, "The verdict as a server-sent event, once it is there.")
+            {
+                Role = Roles.Read,
+                Parameters = [s_id],
+                Answer = ApiSchemas.Verdict,
+                AnswerType = "text/event-stream",
+                AnswerDescription = "One event named verdict, and the end; comments while there is none.",
+                Problems = unavailable,
+            });
+        app.MapGet("/v1/queue", Guard.With(keys, Roles.Read, queue.StateAsync)).WithMetadata(
+            new EndpointDoc("queue", Queueing, "Depth, age, dead letters and the webhook's arrears.")
+            {
+                Role = Roles.Read,
+                Answer = ApiSchemas.QueueState,
+                AnswerDescription = "The state of the queue.",
+                Problems = unavailable,
+            });
+        app.MapGet("/v1/queue/dead", Guard.With(keys, Roles.Read, queue.PeekAsync)).WithMetadata(
+            new EndpointDoc("deadLetters", Queueing, "Messages that were given up, the oldest first.")
+            {
+                Role = Roles.Read,
+                Parameters = [s_limit],
+                Answer = ApiSchemas.DeadLetters,
+                AnswerDescription = "They stay where they are.",
+                Problems = unavailable,
+            });
+        app.MapPost("/v1/queue/dead/{letter}/requeue", Guard.With(keys, Roles.Stock, queue.RequeueAsync)).WithMetadata(
+            new EndpointDoc("requeueDeadLetter", Queueing, "Sends a dead letter again under a new id.")
+            {
+                Role = Roles.Stock,
+                Parameters = [letter, new("id", InPath: false, ApiSchemas.Key, "The new id: the old one is closed. For a command without an id of its own it is the request id.")],
+                Answer = ApiSchemas.Pending,
+                AnswerStatus = StatusCodes.Status202Accepted,
+                AnswerDescription = "Pending: the queue accepted it.",
+                Problems = [.. unavailable, (StatusCodes.Status404NotFound, "UnknownLetter: there is no such letter.")],
+                Outcomes = [Busy, InDoubt],
+            });
+        app.MapDelete("/v1/queue/dead/{letter}", Guard.With(keys, Roles.Stock, queue.DropAsync)).WithMetadata(
+            new EndpointDoc("dropDeadLetter", Queueing, "Removes a dead letter.")
+            {
+                Role = Roles.Stock,
+                Parameters = [letter],
+                Answer = ApiSchemas.Dropped,
+                AnswerDescription = "It is gone.",
+                Problems = [.. unavailable, (StatusCodes.Status404NotFound, "UnknownLetter: there is no such letter.")],
+            });
     }
 }

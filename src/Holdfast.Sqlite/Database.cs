@@ -197,6 +197,14 @@ internal sealed class Statement : IDisposable
         return this;
     }
 
+    /// <summary>Binds bytes, which may be none.</summary>
+    public Statement BindBlob(int parameter, ReadOnlySpan<byte> bytes)
+    {
+        _database.Check(bytes.IsEmpty ? raw.sqlite3_bind_zeroblob(_handle, parameter, 0) : raw.sqlite3_bind_blob(_handle, parameter, bytes));
+        _bound[parameter] = new(Kind.Text, 0);
+        return this;
+    }
+
     /// <summary>Goes to the next row; false at the end. An error resets the statement.</summary>
     public bool Step()
     {

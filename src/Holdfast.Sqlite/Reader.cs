@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using Holdfast.Queueing;
 using Holdfast.Rules;
 using Holdfast.Wire;
 using Microsoft.Data.Sqlite;
@@ -153,6 +154,20 @@ internal sealed class Reader : IDisposable
         }
 
         return (page, page.Count == Tuning.PageRows);
+    }
+
+    /// <summary>A recorded verdict. Only where the tables of queue and verdicts were made.</summary>
+    public Verdict? FindVerdict(string id)
+    {
+        var find = Listing(SqliteVerdicts.Find).Bind(1, id);
+        try
+        {
+            return find.Step() ? SqliteVerdicts.Read(find) : null;
+        }
+        finally
+        {
+            find.Reset();
+        }
     }
 
     public OperationView? FindOperation(string id, long now)

@@ -292,6 +292,16 @@ internal sealed class Writer : IStockState, IDisposable
         }
     }
 
+    /// <summary>Runs work of another kind in a transaction of its own, on the same connection; commits unless it fails.</summary>
+    public T Transact<T>(Func<Database, T> work)
+    {
+        Forget();
+        _begin.Run();
+        var result = work(_database);
+        _commit.Run();
+        return result;
+    }
+
     /// <summary>Whether the log has grown past what SQLite's own checkpoints, which wait for nobody, can keep short.</summary>
     public bool LogIsLong => new FileInfo(_logPath) is { Exists: true } log && log.Length > _longLog;
 

@@ -153,8 +153,9 @@ public sealed class StockCommand
 
     /// <summary>Closes an id that was never applied with a tombstone; an applied one is left as it is.</summary>
     /// <param name="target">Any operation id.</param>
-    /// <exception cref="InvalidCommandException">The target is no valid id.</exception>
-    public static StockCommand Abandon(string target) => new(StockVerb.Abandon, null, CheckKey("target", target), [], 0, null);
+    /// <param name="note">Why, kept with the tombstone where one is left.</param>
+    /// <exception cref="InvalidCommandException">A field breaks the contract.</exception>
+    public static StockCommand Abandon(string target, string? note = null) => new(StockVerb.Abandon, null, CheckKey("target", target), [], 0, CheckNote(note));
 
     /// <summary>Gives units of an order back; over all refunds of one order and SKU never more than was deducted.</summary>
     /// <param name="id">The caller's idempotency key of this refund.</param>

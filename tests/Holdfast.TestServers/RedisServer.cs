@@ -161,14 +161,15 @@ public sealed class RedisServer : IAsyncDisposable
     }
 
     /// <summary>Awaits a condition of a server that changes by itself.</summary>
-    internal static async Task UntilAsync(Func<Task<bool>> condition, string what)
+    internal static async Task UntilAsync(Func<Task<bool>> condition, string what, TimeSpan? atMost = null)
     {
+        var limit = atMost ?? s_startTimeout;
         var began = TimeProvider.System.GetTimestamp();
         while (!await condition())
         {
-            if (TimeProvider.System.GetElapsedTime(began) > s_startTimeout)
+            if (TimeProvider.System.GetElapsedTime(began) > limit)
             {
-                throw new TimeoutException($"Waited {s_startTimeout.TotalSeconds:0} s in vain until {what}.");
+                throw new TimeoutException($"Waited {limit.TotalSeconds:0} s in vain until {what}.");
             }
 
             await Task.Delay(TimeSpan.FromMilliseconds(20), TimeProvider.System);

@@ -254,7 +254,7 @@ end
 
 -- A tombstone is an operation without lines.
 local function tombstone(c, state)
-  local position = append(c[1] + TOMBSTONE, 0, c[2], 0, '', '', {}, {}, 0, {})
+  local position = append(c[1] + TOMBSTONE, c[5] ~= '' and HAS_NOTE or 0, c[2], 0, '', c[5], {}, {}, 0, {})
   work = work + 1
   local op = { id = c[2], state = state, position = position, verb = c[1] + TOMBSTONE, skus = {}, units = {}, left = {}, n = 0, created = now }
   ops[c[2]] = op

@@ -54,7 +54,7 @@ internal sealed class ApiDescription(EndpointDataSource endpoints, HoldfastServe
             Description = doc.Description,
             Tags = new HashSet<OpenApiTagReference> { new(doc.Tag, document) },
             Parameters = [.. doc.Parameters.Select(parameter => Parameter(document, parameter))],
-            Responses = new() { ["200"] = Answer(document, doc.AnswerDescription, doc.AnswerType, doc.Answer) },
+            Responses = new() { [doc.AnswerStatus.ToString()] = Answer(document, doc.AnswerDescription, doc.AnswerType, doc.Answer) },
         };
         if (doc.Request is not null)
         {

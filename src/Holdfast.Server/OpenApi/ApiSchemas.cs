@@ -20,6 +20,13 @@ internal static class ApiSchemas
     public const string Info = "ServerInfo";
     public const string Health = "Health";
     public const string Reconciliation = "Reconciliation";
+    private const string Answer_ = "Answer";
+    public const string Pending = "Pending";
+    public const string Verdict = "Verdict";
+    public const string QueueState = "QueueState";
+    public const string DeadLetters = "DeadLetters";
+    public const string Dropped = "Dropped";
+    public const string Wait = "Wait";
     public const string Key = "Key";
     public const string Cursor = "Cursor";
     public const string Limit = "Limit";
@@ -53,6 +60,7 @@ internal static class ApiSchemas
             [Cursor] = new OpenApiSchema { Type = JsonSchemaType.String, Description = "The `next` of the page before; opaque." },
             [Limit] = new OpenApiSchema { Type = JsonSchemaType.Integer, Minimum = "1", Maximum = "1000", Default = 100, Description = "Most items of the page." },
             [Staleness] = new OpenApiSchema { Type = JsonSchemaType.Number, Minimum = "0", Maximum = "2592000", Description = "How old an answer may be, in seconds." },
+            [Wait] = new OpenApiSchema { Type = JsonSchemaType.Number, Minimum = "0", Maximum = "60", Default = 0, Description = "How long to wait, in seconds." },
             [Time] = new OpenApiSchema { Type = JsonSchemaType.String, Format = "date-time" },
             [Flag] = new OpenApiSchema { Type = JsonSchemaType.Boolean, Default = false },
             [State] = OneOf(Enum.GetValues<OperationState>().Where(state => state != OperationState.None).Select(StockViewJson.StateName)),
@@ -104,7 +112,21 @@ internal static class ApiSchemas
             [Operation] = Object(
                 ("id", Ref(Key)), ("verb", Ref("Verb")), ("state", Ref(State)), ("outcome", Ref("Outcome")), ("target?", Ref(Key)),
                 ("lines?", Array(Object(("sku", Ref(Key)), ("quantity", Integer(-StockLimits.MaxQuantity, StockLimits.MaxQuantity)), ("refunded", Units())))),
-                ("left?", Array(Ref("Balance"))), ("note?", Text_()), ("createdAt", Ref(Time)), ("expiresAt?", Ref(Time)), ("endedAt?", Ref(Time)), ("cursor?", Text_())),
+                ("left?", Array(Ref("Balance"))), ("note?", Text_()), ("createdAt", Ref(Time)), ("expiresAt?", Ref(Time)), ("endedAt?", Ref(Time)), ("cursor?", Text_()),
+                ("verdict?", Ref(Answer_))),
+            [Answer_] = Object(
+                "What a queued command was answered: a result, or a refusal.",
+                ("outcome", Ref("Outcome")), ("retry", Boolean()), ("original?", Ref("Outcome")), ("acknowledgedBy?", Text_()), ("sku?", Ref(Key)),
+                ("available?", Integer(0, StockLimits.MaxSupplied)), ("left?", Array(Ref("Balance"))), ("detail?", Text_())),
+            [Pending] = Object(("id", Ref(Key)), ("outcome", OneOf(["Pending"])), ("retry", Boolean()), ("acknowledgedBy", OneOf(["Queue"]))),
+            [Verdict] = Object(("id", Ref(Key)), ("verb", Ref("Verb")), ("operationId", Ref(Key)), ("at", Ref(Time)), ("verdict", Ref(Answer_))),
+            [QueueState] = Object(
+                ("location", Text_()), ("queues", Integer(1, 1_024)), ("waiting", Units()), ("deferred", Units()), ("inFlight", Units()),
+                ("oldestSeconds", Seconds("For how long the oldest command has been waiting, as far as is known.")), ("consuming", Boolean()),
+                ("retries", Units()), ("dead", Units()), ("deadHere", Units()), ("webhook", Object(("waiting", Units()), ("givenUp", Units())))),
+            [DeadLetters] = Object(("items", Array(Object(
+                ("letter", Text_()), ("queue", Integer(0, 1_024)), ("at", Ref(Time)), ("reason", Text_()), ("bytes", Units()), ("body", Text_()))))),
+            [Dropped] = Object(("dropped", Boolean())),
             [OperationPage] = Page(Ref(Operation)),
             [Flow] = Object(
                 ("sku", Ref(Key)), ("partition?", Integer(0, int.MaxValue)), ("version", Units()), ("operationId", Ref(Key)), ("kind", Ref("FlowKind")),

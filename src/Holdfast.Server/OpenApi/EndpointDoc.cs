@@ -28,6 +28,8 @@ internal sealed record EndpointDoc(string OperationId, string Tag, string Summar
 
     public string AnswerType { get; init; } = "application/json";
 
+    public int AnswerStatus { get; init; } = StatusCodes.Status200OK;
+
     public string AnswerDescription { get; init; } = "The answer.";
 
     /// <summary>The refusals that this endpoint can answer, beside those that every endpoint can.</summary>

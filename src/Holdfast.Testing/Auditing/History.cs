@@ -32,8 +32,17 @@ public sealed class History
     /// <summary>The events so far, in no particular order.</summary>
     public IReadOnlyCollection<HistoryEvent> Events => _events;
 
-    /// <summary>Records one command.</summary>
-    public void Add(in HistoryEvent happened) => _events.Enqueue(happened);
+    /// <summary>
+    /// Records one command. The repetition of a refusal that a queue remembers is left out: it tells nothing about the stock
+    /// of its time, and the refusal itself was recorded, or its answer was lost.
+    /// </summary>
+    public void Add(in HistoryEvent happened)
+    {
+        if (happened.Result is not { Status: StockStatus.Replayed, Original: not (StockStatus.None or StockStatus.Done or StockStatus.Cancelled or StockStatus.Expired) })
+        {
+            _events.Enqueue(happened);
+        }
+    }
 
     /// <summary>An engine that records what passes through it.</summary>
     public IStockEngine Record(IStockEngine inner) => new RecordingEngine(inner, this);

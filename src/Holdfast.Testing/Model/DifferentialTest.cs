@@ -100,7 +100,7 @@ public static class DifferentialTest
         var engine = await open(clock).ConfigureAwait(false);
         await using (engine.ConfigureAwait(false))
         {
-            var comparison = new ModelComparison(engine, new(), clock, cancellationToken);
+            var comparison = new ModelComparison(engine, new() { RemembersRefusals = !engine.Traits.HasFlag(StockTraits.ImmediateVerdict) }, clock, cancellationToken);
             for (var i = 0; i < steps.Count; i++)
             {
                 // An engine may have looked at its clock while it was opened, or not: before the first command it must not jump back.

@@ -14,7 +14,11 @@ public sealed class ReferenceModel
     private readonly Dictionary<string, Tombstone> _tombstones = new(StringComparer.Ordinal);
     private readonly HashSet<string> _skus = new(StringComparer.Ordinal);
     private readonly List<Movement> _movements = [];
+    private readonly Dictionary<string, ModelAnswer> _refused = new(StringComparer.Ordinal);
     private DateTimeOffset _storeTime = DateTimeOffset.MinValue;
+
+    /// <summary>Whether a refused id is closed for good and its refusal repeated, as a queue does it.</summary>
+    public bool RemembersRefusals { get; init; }
 
     /// <summary>Tells the model what the clock shows; store time never goes back.</summary>
     public void ClockShows(DateTimeOffset now) => _storeTime = now > _storeTime ? now : _storeTime;
@@ -37,7 +41,7 @@ public sealed class ReferenceModel
             StockVerb.Confirm => Confirm(command.Target!),
             StockVerb.Cancel => Cancel(command.Target!),
             StockVerb.Abandon => Abandon(command.Target!),
-            _ => Apply(command),
+            _ => RemembersRefusals ? ApplyOrClose(command) : Apply(command),
         };
     }
 
@@ -77,6 +81,23 @@ public sealed class ReferenceModel
     /// <summary>The ledger of a SKU without its expiries, which an engine may note at any time after they happened: who did what.</summary>
     public IEnumerable<(string OperationId, FlowKind Kind, long Available, long Reserved)> Flow(string sku) =>
         _movements.Where(movement => movement.Sku == sku).Select(movement => (movement.OperationId, movement.Kind, movement.Available, movement.Reserved));
+
+    private ModelAnswer ApplyOrClose(StockCommand command)
+    {
+        if (_refused.TryGetValue(command.Id, out var refused))
+        {
+            return refused with { Status = StockStatus.Replayed, Original = refused.Status };
+        }
+
+        var answer = Apply(command);
+        if (answer.Status is not (StockStatus.Done or StockStatus.KeyConflict or StockStatus.Cancelled or StockStatus.Expired or StockStatus.Replayed))
+        {
+            _refused.Add(command.Id, answer);
+            _tombstones.Add(command.Id, new(StockVerb.Abandon, _storeTime));
+        }
+
+        return answer;
+    }
 
     private ModelAnswer Apply(StockCommand command)
     {

@@ -121,7 +121,7 @@ public static class StormRunner
         {
             if (await TryAsync(command).ConfigureAwait(false) is { } result)
             {
-                Count(result.IsApplied || result.Status == StockStatus.Replayed ? nameof(StormReport.Applied) : nameof(StormReport.Refused));
+                Count(result.IsApplied || result is { Status: StockStatus.Replayed, Original: StockStatus.Cancelled or StockStatus.Expired } ? nameof(StormReport.Applied) : nameof(StormReport.Refused));
                 return;
             }
 

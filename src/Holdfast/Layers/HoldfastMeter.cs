@@ -29,4 +29,16 @@ internal static class HoldfastMeter
 
     public static Counter<long> Retries { get; } =
         s_meter.CreateCounter<long>("holdfast.retries", "{command}", "Commands in doubt that were sent again with the same id.");
+
+    public static Counter<long> IntakeCommands { get; } =
+        s_meter.CreateCounter<long>("holdfast.intake.commands", "{command}", "Commands offered to a queue, by outcome: Pending (accepted), Busy or InDoubt.");
+
+    public static Counter<long> IntakeVerdicts { get; } =
+        s_meter.CreateCounter<long>("holdfast.intake.verdicts", "{command}", "Queued commands decided, by verb and outcome.");
+
+    public static Counter<long> IntakeRetries { get; } =
+        s_meter.CreateCounter<long>("holdfast.intake.retries", "{command}", "Queued commands that were put aside to be tried again.");
+
+    public static Counter<long> IntakeDeadLetters { get; } =
+        s_meter.CreateCounter<long>("holdfast.intake.dead_letters", "{message}", "Messages that went to the dead letters.");
 }

@@ -467,7 +467,7 @@ public static partial class StockRules
 
     private static StockResult LeaveTombstone(IStockState state, StockCommand command, OperationState closed, long now)
     {
-        state.AddOperation(new() { Id = command.Id, Verb = command.Verb, CreatedAt = now, State = closed });
+        state.AddOperation(new() { Id = command.Id, Verb = command.Verb, Note = command.Note, CreatedAt = now, State = closed });
         return StockResult.Of(StockStatus.Done);
     }
 

@@ -419,7 +419,7 @@ public static class StockJson
             var transition = verb is StockVerb.Confirm or StockVerb.Cancel or StockVerb.Abandon;
             Forbid(transition && _id is not null, form.IdField, verb);
             Forbid(transition && _lines is not null, "lines", verb);
-            Forbid(transition && _hasNote, "note", verb);
+            Forbid(verb is StockVerb.Confirm or StockVerb.Cancel && _hasNote, "note", verb);
             Forbid(!transition && verb != StockVerb.Refund && _target is not null, form.TargetField, verb);
             Forbid(verb != StockVerb.Reserve && _ttlSeconds is not null, "ttlSeconds", verb);
             if (verb == StockVerb.Reserve && _ttlSeconds is null)
@@ -436,7 +436,7 @@ public static class StockJson
                     StockVerb.Reserve => StockCommand.Reserve(_id!, lines, TimeSpan.FromTicks((long)(_ttlSeconds!.Value * TimeSpan.TicksPerSecond)), _note),
                     StockVerb.Confirm => StockCommand.Confirm(_target!),
                     StockVerb.Cancel => StockCommand.Cancel(_target!),
-                    StockVerb.Abandon => StockCommand.Abandon(_target!),
+                    StockVerb.Abandon => StockCommand.Abandon(_target!, _note),
                     StockVerb.Refund => StockCommand.Refund(_id!, _target!, lines, _note),
                     StockVerb.Restock => StockCommand.Restock(_id!, lines, _note),
                     _ => StockCommand.Adjust(_id!, lines, _note),

@@ -86,8 +86,16 @@ public static class StockViewJson
     public static void WriteOperation(Utf8JsonWriter writer, OperationView operation)
     {
         ArgumentNullException.ThrowIfNull(writer);
-        ArgumentNullException.ThrowIfNull(operation);
         writer.WriteStartObject();
+        WriteOperationFields(writer, operation);
+        writer.WriteEndObject();
+    }
+
+    /// <summary>Writes the fields of an operation into an object that the caller has begun.</summary>
+    public static void WriteOperationFields(Utf8JsonWriter writer, OperationView operation)
+    {
+        ArgumentNullException.ThrowIfNull(writer);
+        ArgumentNullException.ThrowIfNull(operation);
         writer.WriteString("id"u8, operation.Id);
         writer.WriteString("verb"u8, StockJson.VerbName(operation.Verb));
         writer.WriteString("state"u8, StateName(operation.State));
@@ -137,8 +145,6 @@ public static class StockViewJson
         {
             writer.WriteString("cursor"u8, operation.Cursor);
         }
-
-        writer.WriteEndObject();
     }
 
     /// <summary>Reads an operation from the object that the reader stands on, and leaves it on the object's end.</summary>

@@ -2,6 +2,7 @@ using Holdfast.Testing;
 using Holdfast.Tests.Client;
 using Holdfast.Tests.Gate;
 using Holdfast.Tests.PostgreSql;
+using Holdfast.Tests.Queueing;
 using Holdfast.Tests.Redis;
 
 namespace Holdfast.Tests.Conformance;
@@ -35,6 +36,7 @@ public static class Schemes
         new("sharded-sqlite", start => ShardedAsync(3, shard => new(new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Normal, $"shard-{shard}.db"))))),
         new("sharded-postgres", start => ShardedAsync(4, async shard => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call, shard)))),
         new("sharded-redis-cluster", start => ShardedAsync(3, async _ => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 }))),
+        .. QueuedSchemes.Transports.Keys.Select(QueuedSchemes.Awaited),
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 

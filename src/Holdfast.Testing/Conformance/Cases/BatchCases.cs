@@ -27,7 +27,7 @@ public static partial class ConformanceCases
             deduct o1: A 1                  => Replayed: A 2
             deduct o1: A 2                  => KeyConflict
             deduct o2: A 9                  => Insufficient: A has 2
-            deduct o2: A 1                  => Done: A 1
+            deduct o3: A 1                  => Done: A 1
             cancel o1                       => Done: A 2
             cancel o1                       => Replayed Cancelled: A 2
             deduct o1: A 1                  => Cancelled
@@ -50,7 +50,7 @@ public static partial class ConformanceCases
             adjust a1: A -10                => Done: A 0
             deduct o1: A 1                  => Insufficient: A has 0
             restock r2: A 1                 => Done: A 1
-            deduct o1: A 1                  => Done: A 0
+            deduct o2: A 1                  => Done: A 0
             """)),
 
         new("an-empty-batch", "No commands, no answers, no error.", async context => Check.Equal((await context.ExecuteAsync([])).Count, 0, "the number of results")),

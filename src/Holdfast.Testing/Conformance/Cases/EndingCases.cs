@@ -116,7 +116,7 @@ public static partial class ConformanceCases
             deduct o1: A 1                  => Done: A 0
             deduct o2: A 1                  => Insufficient: A has 0
             cancel o1                       => Done: A 1
-            deduct o2: A 1                  => Done: A 0
+            deduct o3: A 1                  => Done: A 0
             """),
     ];
 }

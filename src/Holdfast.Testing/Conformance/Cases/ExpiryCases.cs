@@ -51,8 +51,8 @@ public static partial class ConformanceCases
             reserve h1 for 1s: A 2          => Done: A 0
             reserve h2 for 600s: A 1        => Insufficient: A has 0
             wait 1s
-            reserve h2 for 600s: A 2        => Done: A 0
-            confirm h2                      => Done: A 0
+            reserve h3 for 600s: A 2        => Done: A 0
+            confirm h3                      => Done: A 0
             confirm h1                      => Expired
             stock A                         => 0 available, 0 reserved, 2 sold
             """),

@@ -49,9 +49,9 @@ public static partial class ConformanceCases
             deduct o1: A 3                  => Done: A 2
             cancel o1                       => Done: A 5
             refund f1 of gone: Z 1          => UnknownTarget       # not UnknownSku
-            refund f1 of gone: A 99         => UnknownTarget       # not ExceedsDeducted
-            refund f1 of o1: Z 1            => InvalidTargetState  # not UnknownSku
-            refund f1 of o1: A 99           => InvalidTargetState  # not ExceedsDeducted
+            refund f2 of gone: A 99         => UnknownTarget       # not ExceedsDeducted
+            refund f3 of o1: Z 1            => InvalidTargetState  # not UnknownSku
+            refund f4 of o1: A 99           => InvalidTargetState  # not ExceedsDeducted
             """),
 
         new("precedence-of-unknown-skus", "UnknownSku comes before ExceedsLimit, ExceedsDeducted and Insufficient; over several shards Insufficient may be answered too.", """

@@ -18,11 +18,11 @@ public static partial class ConformanceCases
             Check.Equal((await context.Engine.GetStockAsync([], cancellationToken: context.CancellationToken)).Count, 0, "the number of levels of no SKUs");
         }),
 
-        new("an-unknown-operation-is-no-verdict", "An id that was never applied reads as nothing, also after a refusal.", """
+        new("an-unknown-operation-is-no-verdict", "An id that was never applied reads as nothing, also after a refusal that is not remembered.", """
             operation o1                    => unknown
             restock r1: A 1                 => Done: A 1
             deduct o1: A 2                  => Insufficient: A has 1
-            operation o1                    => unknown
+            operation o1                    => unknown | Abandon Abandoned   # a queue closes what it refused
             """),
 
         new("an-operation-tells-its-outcome", "What a repetition would be answered can be read from the operation.", async context =>

@@ -24,19 +24,19 @@ public static partial class ConformanceCases
             refund f4 of o1: C 1            => ExceedsDeducted: C has 0
             refund f5 of o1: A 1, A 1       => ExceedsDeducted: A has 1
             stock A                         => 8 available, 0 reserved, 1 sold
-            refund f2 of o1: A 1            => Done: A 9
+            refund f7 of o1: A 1            => Done: A 9
             refund f6 of o1: A 1            => ExceedsDeducted: A has 0
-            refund f6 of o1: B 1            => Done: B 9
+            refund f8 of o1: B 1            => Done: B 9
             operation o1                    => Deduct Applied: A 3 less 3, B 1 less 1
             """),
 
         new("refund-of-nothing-known", "A refund of an unknown order never credits; once the order has come it does.", """
             restock r1: A 5                 => Done: A 5
             refund f1 of o1: A 1            => UnknownTarget
-            operation f1                    => unknown
+            operation f1                    => unknown | Abandon Abandoned
             stock A                         => 5 available, 0 reserved, 0 sold
             deduct o1: A 1                  => Done: A 4
-            refund f1 of o1: A 1            => Done: A 5
+            refund f2 of o1: A 1            => Done: A 5
             """),
 
         new("refund-of-what-cannot-be-refunded", "Only a deduction, or a confirmed reservation, can be refunded.", """
@@ -50,14 +50,14 @@ public static partial class ConformanceCases
             cancel t1                       => Done
             abandon t2                      => Done
             refund f2 of o2: A 1            => InvalidTargetState
-            refund f2 of f1: A 1            => InvalidTargetState
-            refund f2 of a1: A 1            => InvalidTargetState
-            refund f2 of r1: A 1            => InvalidTargetState
-            refund f2 of h1: A 1            => InvalidTargetState
-            refund f2 of t1: A 1            => InvalidTargetState
-            refund f2 of t2: A 1            => InvalidTargetState
+            refund f3 of f1: A 1            => InvalidTargetState
+            refund f4 of a1: A 1            => InvalidTargetState
+            refund f5 of r1: A 1            => InvalidTargetState
+            refund f6 of h1: A 1            => InvalidTargetState
+            refund f7 of t1: A 1            => InvalidTargetState
+            refund f8 of t2: A 1            => InvalidTargetState
             confirm h1                      => Done: A 7
-            refund f2 of h1: A 1            => Done: A 8
+            refund f9 of h1: A 1            => Done: A 8
             """),
 
         new("refund-of-a-confirmed-reservation", "A confirmed reservation is refunded like an order.", """

@@ -9,11 +9,11 @@ public static partial class ConformanceCases
             deduct o1: A 1                  => UnknownSku: A
             restock r1: A 0                 => Done: A 0
             stock A                         => 0 available, 0 reserved, 0 sold
-            deduct o1: A 1                  => Insufficient: A has 0
+            deduct o2: A 1                  => Insufficient: A has 0
             restock r2: A 0, B 2            => Done: A 0, B 2
             restock r3: A 2                 => Done: A 2
-            deduct o1: A 1                  => Done: A 1
-            flow A                          => Restock r1 0 0; Restock r2 0 0; Restock r3 +2 0; Deduct o1 -1 0
+            deduct o3: A 1                  => Done: A 1
+            flow A                          => Restock r1 0 0; Restock r2 0 0; Restock r3 +2 0; Deduct o3 -1 0
             """),
 
         new("restock-merges-lines-of-one-sku", "Lines of one SKU in a restock count as one.", """

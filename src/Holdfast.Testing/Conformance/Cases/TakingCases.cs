@@ -12,7 +12,7 @@ public static partial class ConformanceCases
             stock A                         => 3 available, 0 reserved, 2 sold
             stock B                         => 2 available, 0 reserved, 1 sold
             operation o1                    => Deduct Applied: A 2, B 1
-            operation o2                    => unknown
+            operation o2                    => unknown | Abandon Abandoned
             flow A                          => Restock r1 +5 0; Deduct o1 -2 0
             flow B                          => Restock r1 +3 0; Deduct o1 -1 0
             """),
@@ -62,7 +62,7 @@ public static partial class ConformanceCases
             stock A                         => 3 available, 2 reserved, 0 sold
             stock B                         => 2 available, 1 reserved, 0 sold
             operation h1                    => Reserve Reserved: A 2, B 1
-            operation h2                    => unknown
+            operation h2                    => unknown | Abandon Abandoned
             flow A                          => Restock r1 +5 0; Reserve h1 -2 +2
             """),
 
@@ -76,7 +76,7 @@ public static partial class ConformanceCases
             stock A                         => 0 available, 4 reserved, 1 sold
             """),
 
-        new("a-refusal-is-not-remembered", "A refused id may be tried again, also with another cart, and applies once there is stock.", """
+        new("a-refusal-is-not-remembered", "A refused id may be tried again, also with another cart, and applies once there is stock. A queue remembers: refused once is refused for good.", """
             restock r1: A 1                 => Done: A 1
             deduct o1: A 2                  => Insufficient: A has 1
             deduct o2: Z 1                  => UnknownSku: Z
@@ -84,7 +84,19 @@ public static partial class ConformanceCases
             restock r2: A 2                 => Done: A 3
             deduct o1: A 2                  => Done: A 1
             deduct o2: A 1                  => Done: A 0
-            """),
+            """.Play(), """
+            restock r1: A 1                 => Done: A 1
+            deduct o1: A 2                  => Insufficient: A has 1
+            deduct o2: Z 1                  => UnknownSku: Z
+            operation o1                    => Abandon Abandoned
+            restock r2: A 2                 => Done: A 3
+            deduct o1: A 2                  => Replayed Insufficient: A
+            deduct o2: A 1                  => Replayed UnknownSku: Z
+            stock A                         => 3 available, 0 reserved, 0 sold
+            """.Play())
+        {
+            Needs = StockTraits.ImmediateVerdict,
+        },
 
         new("applied-answers-say-who-vouches", "An applied command says by whom it was acknowledged; a refusal is acknowledged by nobody.", async context =>
         {

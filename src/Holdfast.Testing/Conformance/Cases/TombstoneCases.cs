@@ -50,12 +50,23 @@ public static partial class ConformanceCases
             operation t2                    => Abandon Abandoned
             """),
 
+        new("abandon-keeps-its-note", "What an Abandon notes stands in the tombstone that it leaves, and changes nothing where it leaves none.", async context =>
+        {
+            await context.PlayAsync("restock r1: A 1 => Done: A 1");
+            Check.Equal((await context.ExecuteAsync(StockCommand.Abandon(context.Id("o1"), "gave up"))).Status, StockStatus.Done, "the first Abandon");
+            Check.Equal((await context.ExecuteAsync(StockCommand.Abandon(context.Id("o1"), "once more"))).Status, StockStatus.Replayed, "the second Abandon");
+            Check.Equal((await context.ExecuteAsync(StockCommand.Abandon(context.Id("r1"), "too late"))).Status, StockStatus.Replayed, "the Abandon of what was applied");
+            var closed = await context.ReadAsync(() => context.Engine.GetOperationAsync(context.Id("o1"), context.CancellationToken), view => view is not null);
+            Check.Equal(closed?.Note, "gave up", "the tombstone's note");
+            Check.Equal((await context.Engine.GetOperationAsync(context.Id("r1"), context.CancellationToken))?.Note, null, "the note of what was applied");
+        }),
+
         new("a-refused-id-can-be-closed", "Abandon after a refusal makes it final, also when stock comes later.", """
             restock r1: A 1                 => Done: A 1
             deduct o1: A 2                  => Insufficient: A has 1
-            abandon o1                      => Done
+            abandon o1                      => Done | Replayed Cancelled
             restock r2: A 5                 => Done: A 6
-            deduct o1: A 2                  => Cancelled
+            deduct o1: A 2                  => Cancelled | Replayed Insufficient: A
             stock A                         => 6 available, 0 reserved, 0 sold
             """),
 

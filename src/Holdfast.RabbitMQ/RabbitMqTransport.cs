@@ -1,0 +1,578 @@
+using System.Globalization;
+using System.Text;
+using System.Threading.Channels;
+using Holdfast.Queueing;
+using Holdfast.RabbitMQ;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
+using RabbitMQ.Client;
+using RabbitMQ.Client.Events;
+using RabbitMQ.Client.Exceptions;
+
+namespace Holdfast;
+
+/// <summary>
+/// Queues in RabbitMQ (3.10 or newer): quorum queues, so that accepted means on the disks of a majority; persistent,
+/// mandatory and confirmed publishes; bounded by refusing, never by dropping; one consumer a queue at a time, so that an
+/// order's verbs stay in order. Any number of processes. A lost connection is made anew; what was not settled comes again. Thread-safe.
+/// </summary>
+public sealed class RabbitMqTransport : ICommandTransport
+{
+    private const string ReasonHeader = "holdfast-reason";
+    private const string QueueHeader = "holdfast-queue";
+
+    private readonly RabbitMqOptions _options;
+    private readonly ConnectionFactory _factory;
+    private readonly TimeProvider _clock;
+    private readonly ILogger _logger;
+    private readonly Publisher[] _publishers;
+    private readonly Publisher _settling;
+    private readonly One[] _queues;
+    private readonly SemaphoreSlim _connecting = new(1, 1);
+    private readonly string _later, _dead;
+    private IConnection? _publishing, _consuming;
+    private bool _isDeclared;
+    private int _isClosed;
+
+    private RabbitMqTransport(RabbitMqOptions options, TimeProvider clock, ILogger logger)
+    {
+        var uri = options.Parse();
+        _options = options;
+        _clock = clock;
+        _logger = logger;
+        _later = options.Name + ".later";
+        _dead = options.Name + ".dead";
+        Location = $"RabbitMQ at {uri.Host}:{(uri.IsDefaultPort ? 5672 : uri.Port)}, queues {options.Name}.*";
+        _factory = new()
+        {
+            Uri = uri,
+            ClientProvidedName = "holdfast",
+
+            // A connection that recovers behind our back would settle deliveries of one that is gone.
+            AutomaticRecoveryEnabled = false,
+            TopologyRecoveryEnabled = false,
+            RequestedConnectionTimeout = options.ConnectTimeout,
+            SocketReadTimeout = options.ConnectTimeout,
+            SocketWriteTimeout = options.ConnectTimeout,
+            ContinuationTimeout = options.ConnectTimeout,
+            HandshakeContinuationTimeout = options.ConnectTimeout,
+            RequestedHeartbeat = TimeSpan.FromSeconds(10),
+        };
+        _publishers = [.. Enumerable.Range(0, options.Queues).Select(_ => new Publisher(this, options.ConfirmTimeout, clock))];
+        _settling = new(this, options.ConfirmTimeout, clock);
+        _queues = [.. Enumerable.Range(0, options.Queues).Select(_ => new One())];
+    }
+
+    /// <inheritdoc/>
+    public int Queues => _queues.Length;
+
+    /// <inheritdoc/>
+    public string Location { get; }
+
+    /// <summary>True: quorum queues write to disk before they confirm.</summary>
+    public bool IsDurable => true;
+
+    /// <summary>Connects and makes the queues where they are missing.</summary>
+    /// <param name="options">How to reach and treat the broker; checked here.</param>
+    /// <param name="clock">The clock of waits; the system's by default. (What is put aside goes by the broker's.)</param>
+    /// <param name="logger">Told of lost connections; nobody by default.</param>
+    /// <param name="cancellationToken">Stops the opening.</param>
+    /// <exception cref="ArgumentException">An option is out of its bounds.</exception>
+    /// <exception cref="CommandTransportException">The broker can't be used; the message says why and what to do.</exception>
+    public static async Task<RabbitMqTransport> OpenAsync(RabbitMqOptions options, TimeProvider? clock = null, ILogger<RabbitMqTransport>? logger = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        options.Validate();
+        var transport = new RabbitMqTransport(options, clock ?? TimeProvider.System, (ILogger?)logger ?? NullLogger.Instance);
+        try
+        {
+            var channel = await transport.ChannelAsync(isPublishing: true, cancellationToken).ConfigureAwait(false);
+            await channel.DisposeAsync().ConfigureAwait(false);
+            return transport;
+        }
+        catch (Exception e)
+        {
+            await transport.DisposeAsync().ConfigureAwait(false);
+            throw IsOfBroker(e) && !cancellationToken.IsCancellationRequested ? transport.Failed(e) : e;
+        }
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask<IReadOnlyList<SendStatus>> SendAsync(IReadOnlyList<QueueMessage> messages, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(messages);
+        var statuses = new SendStatus[messages.Count];
+        for (var start = 0; start < statuses.Length;)
+        {
+            // Those to one queue over its own channel, in order.
+            var queue = messages[start].Queue;
+            var end = start + 1;
+            while (end < statuses.Length && messages[end].Queue == queue)
+            {
+                end++;
+            }
+
+            var key = Key(queue);
+            var part = new Outgoing[end - start];
+            for (var i = 0; i < part.Length; i++)
+            {
+                part[i] = new(_options.Name, key, messages[start + i].Body);
+            }
+
+            var confirmations = await _publishers[queue].PublishAsync(part, cancellationToken).ConfigureAwait(false);
+            for (var i = 0; i < part.Length; i++)
+            {
+                statuses[start + i] = StatusOf(confirmations[i]);
+            }
+
+            start = end;
+        }
+
+        return statuses;
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask<IReadOnlyList<QueueDelivery>> ReceiveAsync(int queue, int most, CancellationToken cancellationToken = default)
+    {
+        var one = _queues[queue];
+        try
+        {
+            if (one.Reader is not { Channel.IsOpen: true })
+            {
+                await ReleaseAsync(queue).ConfigureAwait(false);
+                one.Reader = await OpenReaderAsync(one, queue, cancellationToken).ConfigureAwait(false);
+            }
+
+            var arrived = one.Reader.Arrived.Reader;
+            if (!await arrived.WaitToReadAsync(cancellationToken).ConfigureAwait(false))
+            {
+                throw new CommandTransportException($"{Location}: the connection was lost.");
+            }
+
+            var deliveries = new List<QueueDelivery>();
+            while (deliveries.Count < most && arrived.TryRead(out var delivery))
+            {
+                deliveries.Add(delivery);
+            }
+
+            return deliveries;
+        }
+        catch (Exception e) when (IsOfBroker(e) && !cancellationToken.IsCancellationRequested)
+        {
+            throw Failed(e);
+        }
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask SettleAsync(int queue, IReadOnlyList<QueueSettlement> settlements, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(settlements);
+        if (settlements.Count == 0)
+        {
+            return;
+        }
+
+        var one = _queues[queue];
+        if (one.Reader is not { } reader)
+        {
+            throw new CommandTransportException($"{Location}: the connection that held the batch is gone.");
+        }
+
+        var moved = settlements.Where(static settlement => settlement.Kind != SettlementKind.Done).Select(settlement => Moved(queue, settlement)).ToArray();
+        if ((await _settling.PublishAsync(moved, cancellationToken).ConfigureAwait(false)).Any(static confirmation => confirmation != Confirmation.Confirmed))
+        {
+            // The originals stay, and come again; a copy that did arrive does no harm beside them.
+            throw new CommandTransportException($"{Location} did not take what was to be put aside or given up; is {_dead} or {_later} full?");
+        }
+
+        try
+        {
+            // Deliveries are settled in the order in which they came, and all of them: one answer covers them.
+            await reader.Channel.BasicAckAsync((ulong)settlements.Max(static settlement => settlement.Delivery.Tag), multiple: true, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (IsOfBroker(e) && !cancellationToken.IsCancellationRequested)
+        {
+            throw Failed(e);
+        }
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask ReleaseAsync(int queue)
+    {
+        if (Interlocked.Exchange(ref _queues[queue].Reader, null) is { } reader)
+        {
+            await CloseAsync(reader.Channel).ConfigureAwait(false);
+        }
+    }
+
+    /// <inheritdoc/>
+    public async ValueTask<QueueDepth> MeasureAsync(CancellationToken cancellationToken = default)
+    {
+        try
+        {
+            var channel = await ChannelAsync(isPublishing: false, cancellationToken).ConfigureAwait(false);
+            await using var disposing = channel.ConfigureAwait(false);
+            long waiting = 0;
+            DateTimeOffset? oldest = null;
+            var now = _clock.GetUtcNow();
+            for (var queue = 0; queue < _queues.Length; queue++)
+            {
+                var count = (await channel.QueueDeclarePassiveAsync(QueueName(queue), cancellationToken).ConfigureAwait(false)).MessageCount;
+                waiting += count;
+                if (count == 0)
+                {
+                    _queues[queue].EmptyAt = now;
+                }
+                else if (_queues[queue].OldestAtMost is var bound && (oldest is null || bound < oldest))
+                {
+                    // The broker shows no message without handing it out. What waits came after what was handed out last,
+                    // and after the queue was last seen empty.
+                    oldest = bound;
+                }
+            }
+
+            return new()
+            {
+                Waiting = waiting,
+                OldestAcceptedAt = oldest == DateTimeOffset.MinValue ? null : oldest,
+                Deferred = (await channel.QueueDeclarePassiveAsync(_later, cancellationToken).ConfigureAwait(false)).MessageCount,
+                Dead = (await channel.QueueDeclarePassiveAsync(_dead, cancellationToken).ConfigureAwait(false)).MessageCount,
+            };
+        }
+        catch (Exception e) when (IsOfBroker(e) && !cancellationToken.IsCancellationRequested)
+        {
+            throw Failed(e);
+        }
+    }
+
+    /// <inheritdoc/>
+    public ValueTask<IReadOnlyList<DeadLetter>> PeekDeadAsync(int most, CancellationToken cancellationToken = default) => WithDeadAsync<IReadOnlyList<DeadLetter>>(
+        async channel =>
+        {
+            // Got and not acknowledged: they go back when the channel closes.
+            var letters = new List<DeadLetter>();
+            while (letters.Count < most && await channel.BasicGetAsync(_dead, autoAck: false, cancellationToken).ConfigureAwait(false) is { } got)
+            {
+                letters.Add(LetterOf(got));
+            }
+
+            return letters;
+        },
+        cancellationToken);
+
+    /// <inheritdoc/>
+    public ValueTask<SendStatus> RequeueDeadAsync(string letter, QueueMessage message, CancellationToken cancellationToken = default) => WithDeadAsync(
+        async channel =>
+        {
+            if (await FindDeadAsync(channel, letter, cancellationToken).ConfigureAwait(false) is not { } tag)
+            {
+                return SendStatus.None;
+            }
+
+            var status = (await SendAsync([message], cancellationToken).ConfigureAwait(false))[0];
+            if (status == SendStatus.Accepted)
+            {
+                await channel.BasicAckAsync(tag, multiple: false, cancellationToken).ConfigureAwait(false);
+            }
+
+            return status;
+        },
+        cancellationToken);
+
+    /// <inheritdoc/>
+    public ValueTask<bool> DropDeadAsync(string letter, CancellationToken cancellationToken = default) => WithDeadAsync(
+        async channel =>
+        {
+            if (await FindDeadAsync(channel, letter, cancellationToken).ConfigureAwait(false) is not { } tag)
+            {
+                return false;
+            }
+
+            await channel.BasicAckAsync(tag, multiple: false, cancellationToken).ConfigureAwait(false);
+            return true;
+        },
+        cancellationToken);
+
+    /// <summary>Closes the connections. What was handed out and not settled goes back.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _isClosed, 1) == 1)
+        {
+            return;
+        }
+
+        for (var queue = 0; queue < _queues.Length; queue++)
+        {
+            await ReleaseAsync(queue).ConfigureAwait(false);
+            await _publishers[queue].DisposeAsync().ConfigureAwait(false);
+        }
+
+        await _settling.DisposeAsync().ConfigureAwait(false);
+        foreach (var connection in (IConnection?[])[_publishing, _consuming])
+        {
+            if (connection is not null)
+            {
+                await CloseAsync(connection).ConfigureAwait(false);
+            }
+        }
+    }
+
+    /// <summary>Whether a failure comes from the broker, the driver or the network: everything else is a bug and is thrown on.</summary>
+    internal static bool IsOfBroker(Exception e) =>
+        e is RabbitMQClientException or IOException or TimeoutException or System.Net.Sockets.SocketException or ObjectDisposedException or OperationCanceledException;
+
+    internal void Note(Exception e) => _logger.LogWarning(e, "{Location}: {Message}", Location, e.Message);
+
+    /// <summary>A new channel, on a connection that is made anew where it was lost; publishing ones are in confirm mode. Publishing and consuming are apart, since a broker that is short of memory stops reading from those who publish.</summary>
+    internal async ValueTask<IChannel> ChannelAsync(bool isPublishing, CancellationToken cancellationToken)
+    {
+        ObjectDisposedException.ThrowIf(Volatile.Read(ref _isClosed) == 1, this);
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        limit.CancelAfter(_options.ConnectTimeout);
+        IConnection connection;
+        await _connecting.WaitAsync(limit.Token).ConfigureAwait(false);
+        try
+        {
+            connection = isPublishing
+                ? _publishing = await ConnectAsync(_publishing, limit.Token).ConfigureAwait(false)
+                : _consuming = await ConnectAsync(_consuming, limit.Token).ConfigureAwait(false);
+            if (!_isDeclared)
+            {
+                await DeclareAsync(connection, limit.Token).ConfigureAwait(false);
+                _isDeclared = true;
+            }
+        }
+        finally
+        {
+            _connecting.Release();
+        }
+
+        var options = new CreateChannelOptions(publisherConfirmationsEnabled: isPublishing, publisherConfirmationTrackingEnabled: false);
+        return await connection.CreateChannelAsync(options, limit.Token).ConfigureAwait(false);
+    }
+
+    private async ValueTask<IConnection> ConnectAsync(IConnection? known, CancellationToken cancellationToken)
+    {
+        if (known is { IsOpen: true })
+        {
+            return known;
+        }
+
+        if (known is not null)
+        {
+            await CloseAsync(known).ConfigureAwait(false);
+        }
+
+        // A broker that comes back may have come back empty.
+        _isDeclared = false;
+        return await _factory.CreateConnectionAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    private async ValueTask DeclareAsync(IConnection connection, CancellationToken cancellationToken)
+    {
+        var channel = await connection.CreateChannelAsync(cancellationToken: cancellationToken).ConfigureAwait(false);
+        await using var disposing = channel.ConfigureAwait(false);
+        await channel.ExchangeDeclareAsync(_options.Name, ExchangeType.Direct, durable: true, autoDelete: false, cancellationToken: cancellationToken).ConfigureAwait(false);
+        await channel.ExchangeDeclareAsync(_later, ExchangeType.Fanout, durable: true, autoDelete: false, cancellationToken: cancellationToken).ConfigureAwait(false);
+        for (var queue = 0; queue < _queues.Length; queue++)
+        {
+            var arguments = Arguments((_options.MaxMessages + Queues - 1) / Queues);
+            arguments["x-single-active-consumer"] = true;
+            await channel.QueueDeclareAsync(QueueName(queue), durable: true, exclusive: false, autoDelete: false, arguments, cancellationToken: cancellationToken).ConfigureAwait(false);
+            await channel.QueueBindAsync(QueueName(queue), _options.Name, Key(queue), cancellationToken: cancellationToken).ConfigureAwait(false);
+        }
+
+        // What is put aside waits here until its time is over, and goes back to the queue that its routing key names. At
+        // least once: the broker keeps it until the queue has it.
+        var later = Arguments(_options.MaxMessages);
+        later["x-message-ttl"] = (long)_options.RetryDelay.TotalMilliseconds;
+        later["x-dead-letter-exchange"] = _options.Name;
+        later["x-dead-letter-strategy"] = "at-least-once";
+        await channel.QueueDeclareAsync(_later, durable: true, exclusive: false, autoDelete: false, later, cancellationToken: cancellationToken).ConfigureAwait(false);
+        await channel.QueueBindAsync(_later, _later, "", cancellationToken: cancellationToken).ConfigureAwait(false);
+        await channel.QueueDeclareAsync(_dead, durable: true, exclusive: false, autoDelete: false, Arguments(_options.MaxDeadLetters), cancellationToken: cancellationToken).ConfigureAwait(false);
+    }
+
+    private static Dictionary<string, object?> Arguments(long maxLength) => new(StringComparer.Ordinal)
+    {
+        ["x-queue-type"] = "quorum",
+        ["x-max-length"] = maxLength,
+
+        // Without it a full queue drops its oldest messages without a word.
+        ["x-overflow"] = "reject-publish",
+    };
+
+    private async ValueTask<Reader> OpenReaderAsync(One one, int queue, CancellationToken cancellationToken)
+    {
+        var channel = await ChannelAsync(isPublishing: false, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            var reader = new Reader(channel);
+            channel.ChannelShutdownAsync += (_, _) =>
+            {
+                reader.Arrived.Writer.TryComplete();
+                return Task.CompletedTask;
+            };
+            var consumer = new AsyncEventingBasicConsumer(channel);
+            consumer.ReceivedAsync += (_, e) =>
+            {
+                // The driver takes the body back when this returns.
+                reader.Arrived.Writer.TryWrite(new((long)e.DeliveryTag, e.Body.ToArray(), DeliveriesOf(e.BasicProperties)));
+                one.LastAcceptedAt = e.BasicProperties.Timestamp.UnixTime;
+                return Task.CompletedTask;
+            };
+
+            // Cancelled by the broker: the queue was deleted.
+            consumer.UnregisteredAsync += (_, _) =>
+            {
+                reader.Arrived.Writer.TryComplete();
+                return Task.CompletedTask;
+            };
+            await channel.BasicQosAsync(0, (ushort)_options.Prefetch, global: false, cancellationToken).ConfigureAwait(false);
+            await channel.BasicConsumeAsync(QueueName(queue), autoAck: false, consumer, cancellationToken).ConfigureAwait(false);
+            return reader;
+        }
+        catch
+        {
+            await CloseAsync(channel).ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    private Outgoing Moved(int queue, QueueSettlement settlement)
+    {
+        if (settlement.Kind == SettlementKind.Later)
+        {
+            return new(_later, Key(queue), settlement.Body);
+        }
+
+        BasicProperties properties = new()
+        {
+            DeliveryMode = DeliveryModes.Persistent,
+            MessageId = Guid.NewGuid().ToString("N"),
+            Timestamp = new(_clock.GetUtcNow().ToUnixTimeSeconds()),
+            Headers = new Dictionary<string, object?>(StringComparer.Ordinal)
+            {
+                [ReasonHeader] = settlement.Reason ?? "",
+                [QueueHeader] = queue,
+            },
+        };
+        return new("", _dead, settlement.Delivery.Body, properties);
+    }
+
+    private static DeadLetter LetterOf(BasicGetResult got) => new()
+    {
+        Letter = got.BasicProperties.MessageId ?? "",
+        Queue = got.BasicProperties.Headers?.TryGetValue(QueueHeader, out var queue) == true && queue is int number ? number : 0,
+        Reason = got.BasicProperties.Headers?.TryGetValue(ReasonHeader, out var reason) == true && reason is byte[] text ? Encoding.UTF8.GetString(text) : "",
+        At = DateTimeOffset.FromUnixTimeSeconds(got.BasicProperties.Timestamp.UnixTime),
+        Body = got.Body.ToArray(),
+    };
+
+    private async ValueTask<ulong?> FindDeadAsync(IChannel channel, string letter, CancellationToken cancellationToken)
+    {
+        while (await channel.BasicGetAsync(_dead, autoAck: false, cancellationToken).ConfigureAwait(false) is { } got)
+        {
+            if (got.BasicProperties.MessageId == letter)
+            {
+                return got.DeliveryTag;
+            }
+        }
+
+        return null;
+    }
+
+    /// <summary>Works with dead letters on a channel of its own; what it got and did not acknowledge goes back when the channel closes.</summary>
+    private async ValueTask<T> WithDeadAsync<T>(Func<IChannel, Task<T>> work, CancellationToken cancellationToken)
+    {
+        try
+        {
+            var channel = await ChannelAsync(isPublishing: false, cancellationToken).ConfigureAwait(false);
+            await using var disposing = channel.ConfigureAwait(false);
+            var result = await work(channel).ConfigureAwait(false);
+            await channel.CloseAsync(cancellationToken).ConfigureAwait(false);
+            return result;
+        }
+        catch (Exception e) when (IsOfBroker(e) && e is not CommandTransportException && !cancellationToken.IsCancellationRequested)
+        {
+            throw Failed(e);
+        }
+    }
+
+    /// <summary>How often a message was handed out: quorum queues count the times it came back.</summary>
+    private static int DeliveriesOf(IReadOnlyBasicProperties properties) =>
+        properties.Headers?.TryGetValue("x-delivery-count", out var count) == true
+            ? (int)Math.Min(int.MaxValue, Convert.ToInt64(count, CultureInfo.InvariantCulture) + 1)
+            : 1;
+
+    private static SendStatus StatusOf(Confirmation confirmation) => confirmation switch
+    {
+        Confirmation.Confirmed => SendStatus.Accepted,
+        Confirmation.Rejected => SendStatus.Full,
+        Confirmation.NotSent => SendStatus.Unreachable,
+        _ => SendStatus.InDoubt,
+    };
+
+    private static string Key(int queue) => queue.ToString(CultureInfo.InvariantCulture);
+
+    private string QueueName(int queue) => string.Create(CultureInfo.InvariantCulture, $"{_options.Name}.{queue}");
+
+    private CommandTransportException Failed(Exception e) => e as CommandTransportException ?? new(
+        e is OperationInterruptedException { ShutdownReason.ReplyCode: 406 }
+            ? $"{Location}: the queues were made with other settings (number, bounds or delay): use the same ones, another name, or delete the queues when they are empty. The broker says: {e.Message}"
+            : $"{Location} can't be reached, or the connection was lost ({e.Message.TrimEnd('.')}); try again when it is back.",
+        e);
+
+    private static async ValueTask CloseAsync(IChannel channel)
+    {
+        try
+        {
+            await channel.AbortAsync(CancellationToken.None).ConfigureAwait(false);
+            await channel.DisposeAsync().ConfigureAwait(false);
+        }
+        catch (Exception e) when (IsOfBroker(e))
+        {
+            // It was to be closed, and is.
+        }
+    }
+
+    private static async ValueTask CloseAsync(IConnection connection)
+    {
+        try
+        {
+            await connection.AbortAsync().ConfigureAwait(false);
+            await connection.DisposeAsync().ConfigureAwait(false);
+        }
+        catch (Exception e) when (IsOfBroker(e))
+        {
+            // It was to be closed, and is.
+        }
+    }
+
+    private sealed class One
+    {
+        public Reader? Reader;
+
+        /// <summary>When the message was accepted that was handed out last, in seconds since 1970; 0 before the first.</summary>
+        public long LastAcceptedAt;
+
+        public DateTimeOffset EmptyAt { get; set; } = DateTimeOffset.MinValue;
+
+        public DateTimeOffset OldestAtMost
+        {
+            get
+            {
+                var last = DateTimeOffset.FromUnixTimeSeconds(Interlocked.Read(ref LastAcceptedAt));
+                return last > EmptyAt ? last : EmptyAt;
+            }
+        }
+    }
+
+    /// <summary>A consumer's channel, and what has arrived on it: at most as many as the prefetch.</summary>
+    private sealed class Reader(IChannel channel)
+    {
+        public IChannel Channel { get; } = channel;
+
+        public Channel<QueueDelivery> Arrived { get; } = System.Threading.Channels.Channel.CreateUnbounded<QueueDelivery>(new() { SingleReader = true, SingleWriter = true });
+    }
+}

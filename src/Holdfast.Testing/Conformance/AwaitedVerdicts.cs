@@ -1,0 +1,36 @@
+namespace Holdfast.Testing;
+
+/// <summary>
+/// A queue whose callers wait: each command is queued under a request id of its own, and answered with its verdict. What
+/// the conformance cases and the storms run a queue through. Commands of one call are queued one after the other, since a
+/// queue promises no order between orders. Thread-safe; disposing it disposes the queue.
+/// </summary>
+/// <param name="queue">The queue; its consumers must run, here or elsewhere.</param>
+/// <param name="patience">How long to wait for a verdict before the answer is InDoubt; a minute by default.</param>
+public sealed class AwaitedVerdicts(CommandQueue queue, TimeSpan? patience = null) : DelegatingStockEngine(queue)
+{
+    private readonly TimeSpan _patience = patience ?? TimeSpan.FromMinutes(1);
+
+    /// <summary>What the engine behind the queue promises, but for <see cref="StockTraits.ImmediateVerdict"/>: refusals are remembered.</summary>
+    public override StockTraits Traits => queue.Inner.Traits & ~StockTraits.ImmediateVerdict & (queue.Traits | ~StockTraits.DurableAck);
+
+    /// <inheritdoc/>
+    public override async ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(commands);
+        var results = new StockResult[commands.Count];
+        for (var i = 0; i < results.Length; i++)
+        {
+            var request = $"request-{Guid.NewGuid():N}";
+            results[i] = await queue.EnqueueAsync(commands[i], request, cancellationToken: cancellationToken).ConfigureAwait(false);
+            if (results[i].Status == StockStatus.Pending)
+            {
+                results[i] = await queue.WaitForVerdictAsync(request, _patience, cancellationToken).ConfigureAwait(false) is { } verdict
+                    ? verdict.Result
+                    : StockResult.Of(StockStatus.InDoubt, $"no verdict within {_patience}");
+            }
+        }
+
+        return results;
+    }
+}
