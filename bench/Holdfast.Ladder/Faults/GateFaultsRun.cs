@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using Holdfast.Ladder.Rungs;
 using Holdfast.Testing;
 using Holdfast.TestServers;
@@ -75,10 +76,10 @@ internal static class GateFaultsRun
             }
         }
 
-        var healed = Stopwatch.GetTimestamp();
         var reports = await storms.ConfigureAwait(false);
+        var ended = Stopwatch.GetTimestamp();
         var clean = await stage.UntilReconciledAsync(s_healing).ConfigureAwait(false);
-        var reconciled = Stopwatch.GetElapsedTime(healed).TotalSeconds;
+        var reconciled = Stopwatch.GetElapsedTime(ended).TotalSeconds;
         var (lost, twice) = await CountAsync(stage.Truth, [.. reports.SelectMany(static report => report.History.Events)], cancellationToken).ConfigureAwait(false);
         var difference = reports.Select(static report => report.Audit.FirstDifference ?? report.AnException?.Message).FirstOrDefault(static text => text is not null);
         var ledger = await LedgerAudit.RunAsync(stage.Truth, cancellationToken: cancellationToken).ConfigureAwait(false);
@@ -141,7 +142,7 @@ internal static class GateFaultsRun
         public IStockEngine Engine => _resumption;
 
         /// <summary>Reads of the store that wait for what the gate has acknowledged.</summary>
-        public IStockEngine Truth => _nodes;
+        public IStockEngine Truth => field ??= new SettledStore(_batched, this);
 
         public long AcknowledgedByGate => _gone.Concat(_nodes.Gates).Sum(static gate => gate.Counts.Acknowledged);
 
@@ -243,6 +244,23 @@ internal static class GateFaultsRun
                 case var _ when fault.StartsWith("redis-killed", StringComparison.Ordinal):
                     await _redis.RestartAsync().ConfigureAwait(false);
                     break;
+            }
+        }
+
+        /// <summary>Waits until the store has what was acknowledged.</summary>
+        public async Task SettleAsync()
+        {
+            for (var began = Stopwatch.GetTimestamp(); ;)
+            {
+                try
+                {
+                    await _nodes.Gates[1].SettleAsync(cancellationToken).ConfigureAwait(false);
+                    return;
+                }
+                catch (Exception e) when (e is RedisStoreException or ObjectDisposedException && Stopwatch.GetElapsedTime(began) < TimeSpan.FromSeconds(60 + outage))
+                {
+                    await PauseAsync(0.05).ConfigureAwait(false);
+                }
             }
         }
 
@@ -374,17 +392,37 @@ internal static class GateFaultsRun
         public ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default) =>
             Gates[Interlocked.Increment(ref _calls) & 1].ExecuteAsync(commands, cancellationToken);
 
-        public ValueTask<IReadOnlyList<StockLevel>> GetStockAsync(IReadOnlyList<string> skus, ReadOptions options = default, CancellationToken cancellationToken = default) =>
-            Gates[1].GetStockAsync(skus, options, cancellationToken);
+        public ValueTask<IReadOnlyList<StockLevel>> GetStockAsync(IReadOnlyList<string> skus, ReadOptions options = default, CancellationToken cancellationToken = default) => throw Unused();
 
-        public ValueTask<OperationView?> GetOperationAsync(string id, CancellationToken cancellationToken = default) => Gates[1].GetOperationAsync(id, cancellationToken);
+        public ValueTask<OperationView?> GetOperationAsync(string id, CancellationToken cancellationToken = default) => throw Unused();
 
-        public IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix = null, string? after = null, CancellationToken cancellationToken = default) => Gates[1].ListStockAsync(prefix, after, cancellationToken);
+        public IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix = null, string? after = null, CancellationToken cancellationToken = default) => throw Unused();
 
-        public IAsyncEnumerable<OperationView> ListOperationsAsync(OperationQuery query, CancellationToken cancellationToken = default) => Gates[1].ListOperationsAsync(query, cancellationToken);
+        public IAsyncEnumerable<OperationView> ListOperationsAsync(OperationQuery query, CancellationToken cancellationToken = default) => throw Unused();
 
-        public IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, CancellationToken cancellationToken = default) => Gates[1].ReadFlowAsync(query, cancellationToken);
+        public IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, CancellationToken cancellationToken = default) => throw Unused();
 
         public ValueTask DisposeAsync() => ValueTask.CompletedTask;
+
+        private static NotSupportedException Unused() => new("Buyers only buy; the audit reads the store.");
+    }
+
+    /// <summary>The store itself, read when it has what a gate had acknowledged before; which of them is there then may change meanwhile.</summary>
+    private sealed class SettledStore(IStockEngine store, Stage stage) : DelegatingStockEngine(store)
+    {
+        public override async ValueTask<IReadOnlyList<StockLevel>> GetStockAsync(IReadOnlyList<string> skus, ReadOptions options = default, CancellationToken cancellationToken = default)
+        {
+            await stage.SettleAsync().ConfigureAwait(false);
+            return await base.GetStockAsync(skus, options, cancellationToken).ConfigureAwait(false);
+        }
+
+        public override async IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix = null, string? after = null, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+        {
+            await stage.SettleAsync().ConfigureAwait(false);
+            await foreach (var level in base.ListStockAsync(prefix, after, cancellationToken).ConfigureAwait(false))
+            {
+                yield return level;
+            }
+        }
     }
 }
