@@ -134,7 +134,7 @@ internal static class GateFaultsRun
         private readonly Nodes _nodes = new();
         private PostgreSqlServer _database = null!;
         private PostgreSqlEngine _store = null!;
-        private IStockEngine _batched = null!;
+        private GroupCommit _batched = null!;
         private RedisServer _redis = null!;
         private RedisServer? _replica;
         private Resumption _resumption = null!;
@@ -310,9 +310,13 @@ internal static class GateFaultsRun
                 await _batched.DisposeAsync().ConfigureAwait(false);
             }
 
-            await (_replica?.DisposeAsync() ?? default).ConfigureAwait(false);
-            await (_redis?.DisposeAsync() ?? default).ConfigureAwait(false);
-            await (_database?.DisposeAsync() ?? default).ConfigureAwait(false);
+            foreach (var server in (IAsyncDisposable?[])[_replica, _redis, _database])
+            {
+                if (server is not null)
+                {
+                    await server.DisposeAsync().ConfigureAwait(false);
+                }
+            }
         }
 
         /// <summary>Ends a node as if it were killed, in acknowledging mode when its persister stands at a place; another takes its part.</summary>
