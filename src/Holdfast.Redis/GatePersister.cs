@@ -225,9 +225,10 @@ internal sealed class GatePersister : IAsyncDisposable
                 _hasFailed = true;
                 pause = s_pauseOfFailure;
             }
-            catch (OperationCanceledException)
+            catch (Exception e)
             {
-                // Disposed.
+                // Disposed in the middle of something.
+                _logger.LogDebug(e, "The stream is left where it is.");
             }
         }
     }

@@ -94,21 +94,23 @@ internal sealed class GateSale : IAsyncDisposable
             if (Epochs.TryEnter(out var epoch, out var whyNot))
             {
                 Epochs.Leave();
-                var status = await Epochs.LookAsync(taken: false, cancellationToken).ConfigureAwait(false);
-                reason = $"{status.Backlog} commands still wait for the store";
-                if (status.Epoch == epoch)
+                try
                 {
-                    try
+                    var status = await Epochs.LookAsync(taken: false, cancellationToken).ConfigureAwait(false);
+                    reason = $"{status.Backlog} commands still wait for the store";
+                    if (status.Epoch == epoch && (status.Last is not { } last || await Persister.DrainAsync(last, _options.DecisionTimeout, cancellationToken).ConfigureAwait(false)))
                     {
-                        if (status.Last is not { } last || await Persister.DrainAsync(last, _options.DecisionTimeout, cancellationToken).ConfigureAwait(false))
-                        {
-                            return;
-                        }
+                        return;
                     }
-                    catch (TimeoutException)
-                    {
-                        // Said below.
-                    }
+                }
+                catch (TimeoutException)
+                {
+                    reason = "the store is behind";
+                }
+                catch (RedisStoreException e)
+                {
+                    Epochs.Suspect(e);
+                    reason = e.Message.TrimEnd('.');
                 }
             }
             else

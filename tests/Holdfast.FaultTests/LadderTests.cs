@@ -28,6 +28,22 @@ public sealed class LadderTests
     [Fact]
     public Task A_gate_that_loses_everything_in_mid_sale() => RunAsync(output => GateRebuildRun.RunAsync(skus: 3_000, callers: 16, Seed, output, Token));
 
+    [Theory]
+    [MemberData(nameof(Faults))]
+    public Task A_gate_that_acknowledges_by_itself_under(string fault) =>
+        RunAsync(output => GateFaultsRun.RunAsync([fault], GateAcknowledgement.Gate, commands: 150, outage: 2, Seed, output, Token));
+
+    [Theory]
+    [InlineData("node-killed")]
+    [InlineData("postgres-down")]
+    [InlineData("stale-replica")]
+    [InlineData("old-snapshot")]
+    public Task A_gate_before_a_store_that_acknowledges_under(string fault) =>
+        RunAsync(output => GateFaultsRun.RunAsync([fault], GateAcknowledgement.Store, commands: 150, outage: 2, Seed, output, Token));
+
+    /// <summary>The names of the faults, for theories.</summary>
+    public static TheoryData<string> Faults => [.. GateFaultsRun.All];
+
     private static async Task RunAsync(Func<Output, Task<bool>> run)
     {
         GivenServer.SkipWhereGiven();

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using Holdfast.Ladder.Rungs;
 using Holdfast.Testing;
 using Holdfast.TestServers;
@@ -75,10 +76,10 @@ internal static class GateFaultsRun
             }
         }
 
-        var healed = Stopwatch.GetTimestamp();
         var reports = await storms.ConfigureAwait(false);
+        var ended = Stopwatch.GetTimestamp();
         var clean = await stage.UntilReconciledAsync(s_healing).ConfigureAwait(false);
-        var reconciled = Stopwatch.GetElapsedTime(healed).TotalSeconds;
+        var reconciled = Stopwatch.GetElapsedTime(ended).TotalSeconds;
         var (lost, twice) = await CountAsync(stage.Truth, [.. reports.SelectMany(static report => report.History.Events)], cancellationToken).ConfigureAwait(false);
         var difference = reports.Select(static report => report.Audit.FirstDifference ?? report.AnException?.Message).FirstOrDefault(static text => text is not null);
         var ledger = await LedgerAudit.RunAsync(stage.Truth, cancellationToken: cancellationToken).ConfigureAwait(false);
@@ -133,7 +134,7 @@ internal static class GateFaultsRun
         private readonly Nodes _nodes = new();
         private PostgreSqlServer _database = null!;
         private PostgreSqlEngine _store = null!;
-        private IStockEngine _batched = null!;
+        private GroupCommit _batched = null!;
         private RedisServer _redis = null!;
         private RedisServer? _replica;
         private Resumption _resumption = null!;
@@ -141,7 +142,7 @@ internal static class GateFaultsRun
         public IStockEngine Engine => _resumption;
 
         /// <summary>Reads of the store that wait for what the gate has acknowledged.</summary>
-        public IStockEngine Truth => _nodes;
+        public IStockEngine Truth => field ??= new SettledStore(_batched, this);
 
         public long AcknowledgedByGate => _gone.Concat(_nodes.Gates).Sum(static gate => gate.Counts.Acknowledged);
 
@@ -246,6 +247,23 @@ internal static class GateFaultsRun
             }
         }
 
+        /// <summary>Waits until the store has what was acknowledged.</summary>
+        public async Task SettleAsync()
+        {
+            for (var began = Stopwatch.GetTimestamp(); ;)
+            {
+                try
+                {
+                    await _nodes.Gates[1].SettleAsync(cancellationToken).ConfigureAwait(false);
+                    return;
+                }
+                catch (Exception e) when (e is RedisStoreException or ObjectDisposedException && Stopwatch.GetElapsedTime(began) < TimeSpan.FromSeconds(60 + outage))
+                {
+                    await PauseAsync(0.05).ConfigureAwait(false);
+                }
+            }
+        }
+
         /// <summary>Waits until gate, stream and store agree.</summary>
         public async Task<bool> UntilReconciledAsync(TimeSpan bound)
         {
@@ -292,9 +310,13 @@ internal static class GateFaultsRun
                 await _batched.DisposeAsync().ConfigureAwait(false);
             }
 
-            await (_replica?.DisposeAsync() ?? default).ConfigureAwait(false);
-            await (_redis?.DisposeAsync() ?? default).ConfigureAwait(false);
-            await (_database?.DisposeAsync() ?? default).ConfigureAwait(false);
+            foreach (var server in (IAsyncDisposable?[])[_replica, _redis, _database])
+            {
+                if (server is not null)
+                {
+                    await server.DisposeAsync().ConfigureAwait(false);
+                }
+            }
         }
 
         /// <summary>Ends a node as if it were killed, in acknowledging mode when its persister stands at a place; another takes its part.</summary>
@@ -374,17 +396,37 @@ internal static class GateFaultsRun
         public ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default) =>
             Gates[Interlocked.Increment(ref _calls) & 1].ExecuteAsync(commands, cancellationToken);
 
-        public ValueTask<IReadOnlyList<StockLevel>> GetStockAsync(IReadOnlyList<string> skus, ReadOptions options = default, CancellationToken cancellationToken = default) =>
-            Gates[1].GetStockAsync(skus, options, cancellationToken);
+        public ValueTask<IReadOnlyList<StockLevel>> GetStockAsync(IReadOnlyList<string> skus, ReadOptions options = default, CancellationToken cancellationToken = default) => throw Unused();
 
-        public ValueTask<OperationView?> GetOperationAsync(string id, CancellationToken cancellationToken = default) => Gates[1].GetOperationAsync(id, cancellationToken);
+        public ValueTask<OperationView?> GetOperationAsync(string id, CancellationToken cancellationToken = default) => throw Unused();
 
-        public IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix = null, string? after = null, CancellationToken cancellationToken = default) => Gates[1].ListStockAsync(prefix, after, cancellationToken);
+        public IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix = null, string? after = null, CancellationToken cancellationToken = default) => throw Unused();
 
-        public IAsyncEnumerable<OperationView> ListOperationsAsync(OperationQuery query, CancellationToken cancellationToken = default) => Gates[1].ListOperationsAsync(query, cancellationToken);
+        public IAsyncEnumerable<OperationView> ListOperationsAsync(OperationQuery query, CancellationToken cancellationToken = default) => throw Unused();
 
-        public IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, CancellationToken cancellationToken = default) => Gates[1].ReadFlowAsync(query, cancellationToken);
+        public IAsyncEnumerable<FlowEntry> ReadFlowAsync(FlowQuery query, CancellationToken cancellationToken = default) => throw Unused();
 
         public ValueTask DisposeAsync() => ValueTask.CompletedTask;
+
+        private static NotSupportedException Unused() => new("Buyers only buy; the audit reads the store.");
+    }
+
+    /// <summary>The store itself, read when it has what a gate had acknowledged before; which of them is there then may change meanwhile.</summary>
+    private sealed class SettledStore(IStockEngine store, Stage stage) : DelegatingStockEngine(store)
+    {
+        public override async ValueTask<IReadOnlyList<StockLevel>> GetStockAsync(IReadOnlyList<string> skus, ReadOptions options = default, CancellationToken cancellationToken = default)
+        {
+            await stage.SettleAsync().ConfigureAwait(false);
+            return await base.GetStockAsync(skus, options, cancellationToken).ConfigureAwait(false);
+        }
+
+        public override async IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix = null, string? after = null, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+        {
+            await stage.SettleAsync().ConfigureAwait(false);
+            await foreach (var level in base.ListStockAsync(prefix, after, cancellationToken).ConfigureAwait(false))
+            {
+                yield return level;
+            }
+        }
     }
 }

@@ -1,4 +1,3 @@
-using Holdfast.Redis;
 using Holdfast.Testing;
 
 namespace Holdfast.Tests.Gate;
