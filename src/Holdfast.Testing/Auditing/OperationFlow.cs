@@ -175,11 +175,11 @@ internal static class OperationFlow
 
         if (IsBeingReleased(view))
         {
-            foreach (var (sku, quantity, _) in view.Lines)
+            foreach (var line in view.Lines)
             {
-                if (left.GetValueOrDefault((sku, FlowKind.Expire)) == (quantity, -quantity, 1))
+                if (left.GetValueOrDefault((line.Sku, FlowKind.Expire)) == (line.Quantity, -line.Quantity, 1))
                 {
-                    left.Remove((sku, FlowKind.Expire));
+                    left.Remove((line.Sku, FlowKind.Expire));
                 }
             }
         }
