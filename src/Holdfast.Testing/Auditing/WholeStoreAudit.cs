@@ -92,6 +92,7 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
 
     private async Task ReadOperationsAsync()
     {
+        var ids = Engine.Traits.HasFlag(StockTraits.GlobalIds) ? null : new ReusedIds();
         await foreach (var view in Engine.ListOperationsAsync(new(), CancellationToken).ConfigureAwait(false))
         {
             Tell("operations", ++Operations);
@@ -102,12 +103,18 @@ internal sealed class WholeStoreAudit(IStockEngine engine, LedgerAuditOptions op
 
             _isReleasing |= OperationFlow.IsBeingReleased(view);
             var hash = OperationFlow.HashOf(view.Id);
+            ids?.Add(view.Id, hash);
             foreach (var change in OperationFlow.Expected(view, OpeningOf))
             {
                 _open[BucketOf(hash)] -= OperationFlow.Fingerprint(hash, change.Sku, change.Kind, change.Available, change.Reserved);
             }
 
             AddRefunds(view, hash);
+        }
+
+        foreach (var difference in ids is null ? [] : await ids.FindAsync(Engine, CancellationToken).ConfigureAwait(false))
+        {
+            Differences.Add(difference);
         }
     }
 
