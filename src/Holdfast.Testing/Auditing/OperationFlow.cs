@@ -175,11 +175,11 @@ internal static class OperationFlow
 
         if (IsBeingReleased(view))
         {
-            foreach (var (released, quantity, _) in view.Lines)
+            foreach (var line in view.Lines)
             {
-                if (left.GetValueOrDefault((released, FlowKind.Expire)) == (quantity, -quantity, 1))
+                if (left.GetValueOrDefault((line.Sku, FlowKind.Expire)) == (line.Quantity, -line.Quantity, 1))
                 {
-                    left.Remove((released, FlowKind.Expire));
+                    left.Remove((line.Sku, FlowKind.Expire));
                 }
             }
         }

@@ -8,7 +8,7 @@ namespace Holdfast.Testing;
 /// them crash, pause and lose each other's messages. In the end every cart must be whole or absent, and nothing held.
 /// </summary>
 /// <param name="plant">Puts something between a node's layer and its connection to a shard: a bug, for tests of the simulation itself.</param>
-internal sealed class ShardingScenario(Func<int, IStockEngine, IStockEngine>? plant = null) : SimulationScenario
+internal sealed class ShardingScenario(Func<ShardConnection, IStockEngine>? plant = null) : SimulationScenario
 {
     /// <summary>By then recovery has settled everything, however slow the messages.</summary>
     private static readonly TimeSpan s_recovery = TimeSpan.FromMinutes(2);
@@ -43,7 +43,7 @@ internal sealed class ShardingScenario(Func<int, IStockEngine, IStockEngine>? pl
             CallTimeout = TimeSpan.FromMilliseconds(world.Pick(20, 1_000, 10_000)),
             RetryDelay = TimeSpan.FromMilliseconds(world.Pick(1, 2, 20)),
             RecoverAfter = TimeSpan.FromMilliseconds(world.Pick(1, 300, 3_000)),
-            RecoverInterval = TimeSpan.FromMilliseconds(world.Pick(100, 1_000)),
+            RecoverInterval = TimeSpan.FromMilliseconds(world.Pick(300, 1_000)),
         };
         var groups = world.Pick(true, false);
         var nodes = Enumerable.Range(1, random.Next(1, 4)).Select(number => AddNode(string.Create(CultureInfo.InvariantCulture, $"node {number}"), shards, options, groups)).ToArray();
@@ -58,28 +58,33 @@ internal sealed class ShardingScenario(Func<int, IStockEngine, IStockEngine>? pl
 
     public override async Task RestAsync()
     {
-        var began = _world!.Scheduler.Clock.Ticks;
-        while (await FirstUndecidedAsync().ConfigureAwait(false) is { } undecided)
-        {
-            if (TimeSpan.FromTicks(_world.Scheduler.Clock.Ticks - began) > s_recovery)
-            {
-                throw new SimulationException($"Not settled by recovery within {s_recovery}: {undecided}.");
-            }
-
-            await Task.Delay(TimeSpan.FromSeconds(1), _world.Scheduler.Clock).ConfigureAwait(false);
-        }
-
+        await AwaitRecoveryAsync(_shards, _world!.Scheduler, s_recovery).ConfigureAwait(false);
         _nodes.ForEach(static node => node.Crash());
     }
 
     public override async ValueTask<string?> FindProblemAsync() =>
         await new CartAudit(_shards, _truth!, _world!.History, _workload!.Skus).FindProblemAsync().ConfigureAwait(false);
 
-    private async ValueTask<string?> FirstUndecidedAsync()
+    /// <summary>Waits until no shard has anything undecided any more.</summary>
+    public static async Task AwaitRecoveryAsync(IReadOnlyList<IStockEngine> shards, SimulationScheduler scheduler, TimeSpan limit)
     {
-        for (var shard = 0; shard < _shards.Length; shard++)
+        var began = scheduler.Clock.Ticks;
+        while (await FirstUndecidedAsync(shards).ConfigureAwait(false) is { } undecided)
         {
-            await foreach (var view in _shards[shard].ListOperationsAsync(new() { UndecidedOnly = true }).ConfigureAwait(false))
+            if (TimeSpan.FromTicks(scheduler.Clock.Ticks - began) > limit)
+            {
+                throw new SimulationException($"Not settled by recovery within {limit}: {undecided}.");
+            }
+
+            await Task.Delay(TimeSpan.FromSeconds(1), scheduler.Clock).ConfigureAwait(false);
+        }
+    }
+
+    private static async ValueTask<string?> FirstUndecidedAsync(IReadOnlyList<IStockEngine> shards)
+    {
+        for (var shard = 0; shard < shards.Count; shard++)
+        {
+            await foreach (var view in shards[shard].ListOperationsAsync(new() { UndecidedOnly = true }).ConfigureAwait(false))
             {
                 return $"{view.Verb} {view.Id} on shard {shard} ({view.Cart}, pending {view.Pending})";
             }
@@ -99,13 +104,24 @@ internal sealed class ShardingScenario(Func<int, IStockEngine, IStockEngine>? pl
         return (node, () => engine!);
 
         // Its recovery begins with it.
-        IStockEngine Start() => engine = new Sharding([.. shards.Select(Connect)], options, world.Scheduler.Clock, NullLogger.Instance, new(world.Random.Next()));
+        IStockEngine Start()
+        {
+            var memory = new HashSet<string>(StringComparer.Ordinal);
+            return engine = new Sharding([.. shards.Select((shard, number) => Connect(shard, number, memory))], options, world.Scheduler.Clock, NullLogger.Instance, new(world.Random.Next()));
+        }
 
-        IStockEngine Connect(SimulatedProcess shard, int number)
+        IStockEngine Connect(SimulatedProcess shard, int number, HashSet<string> memory)
         {
             IStockEngine connection = new SimulatedConnection(node, shard, () => _shards[number], world.Faults) { IsFenced = _isFenced };
-            connection = plant is null ? connection : plant(number, connection);
+            connection = plant is null ? connection : plant(new(number, connection, world.Scheduler.Clock, memory));
             return groups ? new HandingOn(new GroupCommit(connection, clock: world.Scheduler.Clock), world.Scheduler) : connection;
         }
     }
 }
+
+/// <summary>A node's connection to a shard, for those who plant a bug there.</summary>
+/// <param name="Shard">The shard's number.</param>
+/// <param name="Engine">The connection.</param>
+/// <param name="Clock">The world's clock.</param>
+/// <param name="Memory">What all connections of one life of the node may share.</param>
+internal sealed record ShardConnection(int Shard, IStockEngine Engine, TimeProvider Clock, HashSet<string> Memory);

@@ -9,17 +9,29 @@ internal sealed class SimulatedWorld
     private readonly List<SimulatedProcess> _mortals = [];
     private readonly List<SimulatedCaller> _callers = [];
     private readonly List<Task> _tasks = [];
+    private readonly bool _isCalm;
 
-    public SimulatedWorld(SimulationScheduler scheduler, int seed)
+    /// <summary>Makes an empty world.</summary>
+    /// <param name="scheduler">Takes its steps.</param>
+    /// <param name="seed">Everything hangs on it.</param>
+    /// <param name="isCalm">Whether nothing goes wrong by chance, and no time passes while anything can happen.</param>
+    public SimulatedWorld(SimulationScheduler scheduler, int seed, bool isCalm)
     {
+        _isCalm = isCalm;
         Scheduler = scheduler;
         Random = new(seed);
+        _fate = scheduler.AddProcess("fate");
+        if (isCalm)
+        {
+            Faults = new(Random) { MaxDelay = TimeSpan.Zero };
+            return;
+        }
+
         Faults = new(Random)
         {
             Rate = Pick(0, 0.03, 0.1, 0.3),
             MaxDelay = TimeSpan.FromMilliseconds(Pick(0, 1, 20, 300)),
         };
-        _fate = scheduler.AddProcess("fate");
         var (stepTicks, slowness) = (Pick(0, 1, 500, 20_000), Pick(0, 0, 0.002, 0.02));
         scheduler.StepTicks = () => stepTicks == 0 ? 0 : Random.Next(stepTicks);
         scheduler.IsSlow = () => slowness > 0 && !Faults.IsHealed && Random.NextDouble() < slowness;
@@ -50,7 +62,9 @@ internal sealed class SimulatedWorld
     public void AddCaller(Func<SimulatedProcess, IStockEngine> connect, IEnumerable<IReadOnlyList<StockCommand>> batches)
     {
         var process = Scheduler.AddProcess($"caller {_callers.Count}");
-        var caller = new SimulatedCaller(process, connect(process), History, Random) { Impatience = Pick(0, 0.1), GivesUp = Pick(0, 0.1) };
+        var caller = _isCalm
+            ? new SimulatedCaller(process, connect(process), History, Random)
+            : new SimulatedCaller(process, connect(process), History, Random) { Impatience = Pick(0, 0.1), GivesUp = Pick(0, 0.1) };
         _callers.Add(caller);
         _tasks.Add(Scheduler.Start(process, "begins", () => caller.RunAsync(batches)));
     }
@@ -75,17 +89,26 @@ internal sealed class SimulatedWorld
     /// <summary>Lets things happen until every caller is done, with strokes of fate for a while and then none.</summary>
     public void RunToEnd()
     {
+        Scheduler.IsRacing = true;
         var strokes = Pick(0, 0, 2, 5, 12);
-        var fate = Scheduler.Start(_fate, "begins", () => StrikeAsync(strokes));
+        var fate = _isCalm ? Task.CompletedTask : Scheduler.Start(_fate, "begins", () => StrikeAsync(strokes));
         var deadline = TimeSpan.FromTicks(Scheduler.Clock.Ticks) + s_healing;
         Scheduler.RunUntil(
             () => fate.IsCompleted && _tasks.TrueForAll(task => task.IsCompleted),
             () => $"these still wait for a verdict: {string.Join(", ", _callers.SelectMany(caller => caller.Undecided))}",
             deadline);
+        Scheduler.IsRacing = false;
         foreach (var task in _tasks.Append(fate))
         {
             ThrowIfFailed(task);
         }
+    }
+
+    /// <summary>Crashes a process now, which starts again a second later.</summary>
+    public void Strike(SimulatedProcess process)
+    {
+        process.Crash();
+        Scheduler.Post(_fate, "repairs", TimeSpan.FromSeconds(1), process.Restart);
     }
 
     /// <summary>Runs an activity to its end, with nothing in its way.</summary>

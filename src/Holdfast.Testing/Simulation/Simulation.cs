@@ -32,7 +32,7 @@ internal static class Simulation
     private static SimulationReport Run(SimulationScenario scenario, int seed, ISimulationChooser chooser)
     {
         using var scheduler = new SimulationScheduler(chooser);
-        var world = new SimulatedWorld(scheduler, seed);
+        var world = new SimulatedWorld(scheduler, seed, scenario.IsCalm);
         string? failure;
         try
         {

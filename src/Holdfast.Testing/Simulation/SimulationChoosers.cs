@@ -3,10 +3,14 @@ namespace Holdfast.Testing;
 /// <summary>Says which of the possible steps is next.</summary>
 internal interface ISimulationChooser
 {
+    /// <summary>How much time may pass although something can happen: one more choice, behind all others, while a race is on.</summary>
+    TimeSpan LetsPass => TimeSpan.MinValue;
+
     /// <summary>Chooses one.</summary>
     /// <param name="steps">What can happen; the oldest is mostly the first.</param>
-    /// <param name="count">How many of them may be chosen, from the first on; two or more.</param>
-    int Choose(IReadOnlyList<SimulationStep> steps, int count);
+    /// <param name="count">How many choices there are: the first so many of the steps, and perhaps one more; two or more.</param>
+    /// <param name="isRacing">Whether the order is what is tested.</param>
+    int Choose(IReadOnlyList<SimulationStep> steps, int count, bool isRacing);
 }
 
 /// <summary>
@@ -21,7 +25,7 @@ internal sealed class RandomChooser(int seed) : ISimulationChooser
     private readonly int _way = seed % 3;
     private readonly Dictionary<SimulatedProcess, int> _priorities = [];
 
-    public int Choose(IReadOnlyList<SimulationStep> steps, int count) => _way switch
+    public int Choose(IReadOnlyList<SimulationStep> steps, int count, bool isRacing) => _way switch
     {
         0 => _random.Next(count),
         1 => _random.Next(4) == 0 ? _random.Next(count) : 0,
@@ -52,5 +56,52 @@ internal sealed class RandomChooser(int seed) : ISimulationChooser
         }
 
         return priority;
+    }
+}
+
+/// <summary>
+/// One order of steps after the other, all of them that differ from "the oldest first" in at most so many places (delay
+/// bounding: Emmi, Qadeer and Rakamaric, POPL 2011; most bugs need only few).
+/// </summary>
+internal sealed class ExploringChooser(int maxDeviations) : ISimulationChooser
+{
+    private readonly List<(int Choice, int Count)> _path = [];
+    private int _position;
+
+    /// <summary>The pauses of those who try again, and of recovery; not the patience of those who wait for an answer.</summary>
+    public TimeSpan LetsPass { get; } = TimeSpan.FromSeconds(1);
+
+    public int Choose(IReadOnlyList<SimulationStep> steps, int count, bool isRacing)
+    {
+        if (!isRacing)
+        {
+            return 0;
+        }
+
+        if (_position == _path.Count)
+        {
+            _path.Add((0, count));
+        }
+
+        return _path[_position++].Choice;
+    }
+
+    /// <summary>Turns to the next order; <see langword="false"/> after the last.</summary>
+    public bool MoveOn()
+    {
+        _position = 0;
+        while (_path.Count > 0)
+        {
+            var (choice, count) = _path[^1];
+            _path.RemoveAt(_path.Count - 1);
+            var deviations = _path.Count(static step => step.Choice > 0);
+            if (choice + 1 < count && deviations < maxDeviations)
+            {
+                _path.Add((choice + 1, count));
+                return true;
+            }
+        }
+
+        return false;
     }
 }

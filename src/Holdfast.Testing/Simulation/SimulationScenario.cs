@@ -15,6 +15,9 @@ internal abstract class SimulationScenario
     /// <summary>The SKUs to audit.</summary>
     public abstract IReadOnlyCollection<string> Skus { get; }
 
+    /// <summary>Whether nothing goes wrong in it but what it does itself, and no time passes while anything can happen.</summary>
+    public virtual bool IsCalm => false;
+
     /// <summary>How long messages that are late may be under way when every fault is healed.</summary>
     public virtual TimeSpan Settling => TimeSpan.FromMinutes(2);
 

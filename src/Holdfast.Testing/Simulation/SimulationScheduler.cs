@@ -24,6 +24,7 @@ internal sealed class SimulationScheduler : Dispatcher, IDisposable
     private readonly int _thread = Environment.CurrentManagedThreadId;
     private readonly long _maxSteps;
     private volatile string? _escape;
+    private int _racingSteps;
 
     /// <summary>Takes the present thread over, until it is disposed.</summary>
     /// <param name="chooser">Says what happens next.</param>
@@ -63,6 +64,12 @@ internal sealed class SimulationScheduler : Dispatcher, IDisposable
 
     /// <summary>Whether time passes to the next timer although something else is possible: a slow machine.</summary>
     public Func<bool> IsSlow { get; set; } = static () => false;
+
+    /// <summary>Whether callers are at it, so that the order of steps is what is tested.</summary>
+    public bool IsRacing { get; set; }
+
+    /// <summary>Called before each step while <see cref="IsRacing"/>, with how many there were before it: for what is to happen at a certain one.</summary>
+    public Action<int>? OnStep { get; set; }
 
     public override TaskCreationOptions PromiseOptions => TaskCreationOptions.None;
 
@@ -177,14 +184,19 @@ internal sealed class SimulationScheduler : Dispatcher, IDisposable
             throw new SimulationException($"No rest after {_maxSteps} steps.");
         }
 
+        if (IsRacing)
+        {
+            OnStep?.Invoke(_racingSteps++);
+        }
+
         Clock.MoveTo(Clock.Ticks + StepTicks());
         if (IsSlow() && Clock.NextDue() is { } next)
         {
             Clock.MoveTo(next);
         }
 
-        var number = ChooseStep();
-        while (number < 0)
+        int number;
+        while ((number = ChooseStep()) < 0)
         {
             if (NextChange() is not { } change)
             {
@@ -192,7 +204,6 @@ internal sealed class SimulationScheduler : Dispatcher, IDisposable
             }
 
             Clock.MoveTo(change);
-            number = ChooseStep();
         }
 
         var step = _possible[number];
@@ -232,7 +243,7 @@ internal sealed class SimulationScheduler : Dispatcher, IDisposable
     [DoesNotReturn]
     private static void ThrowOutside() => throw new InvalidOperationException("This belongs to a simulation and runs outside of its thread.");
 
-    /// <summary>The number of the next step, after what belongs to the dead was dropped; -1 when none is possible.</summary>
+    /// <summary>The number of the next step, after what belongs to the dead was dropped; -1 when time is to pass.</summary>
     private int ChooseStep()
     {
         _possible.RemoveAll(static step => step.IsDead);
@@ -247,7 +258,15 @@ internal sealed class SimulationScheduler : Dispatcher, IDisposable
             }
         }
 
-        return ready == 0 ? -1 : ready == 1 ? 0 : _chooser.Choose(_possible, ready);
+        if (ready == 0)
+        {
+            return -1;
+        }
+
+        // Who explores every order also lets pauses end early; it comes last.
+        var choices = IsRacing && Clock.NextDue() - Clock.Ticks <= _chooser.LetsPass.Ticks ? ready + 1 : ready;
+        var choice = choices == 1 ? 0 : _chooser.Choose(_possible, choices, IsRacing);
+        return choice == ready ? -1 : choice;
     }
 
     /// <summary>When anything becomes possible again: the next timer, or the end of a pause.</summary>
