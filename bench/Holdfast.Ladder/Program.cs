@@ -5,7 +5,9 @@ using Holdfast.Cli;
 using Holdfast.Cli.Bench;
 using Holdfast.Ladder;
 using Holdfast.Ladder.Faults;
+using Holdfast.Ladder.Queueing;
 using Holdfast.Ladder.Rungs;
+using Holdfast.TestServers;
 
 // A rung a command. Every figure that the documentation quotes comes from one of these.
 var json = DeploymentOptions.Json();
@@ -34,6 +36,47 @@ AddRung("redis-reads", "GetStock of one SKU a call, 100,000 SKUs.", RedisRungs.R
 AddRung("http", "Single POST /v1/deductions against an endpoint that does nothing.", HttpRungs.Deductions, callers: 256);
 AddRung("http-read", "GET /v1/stock/{sku} against an endpoint that does nothing.", HttpRungs.Reads, callers: 256);
 AddRung("http-client", "Holdfast.Client against single requests.", HttpRungs.ThroughClient, callers: 256);
+AddRungCommand("queue-intake", "Orders accepted into RabbitMQ against a loop of bare confirmed publishes.", 1_024, async (options, output, token) =>
+{
+    var server = await RabbitMqServer.StartAsync().ConfigureAwait(false);
+    await using (server.ConfigureAwait(false))
+    {
+        return await Pairs.RunAsync(QueueRungs.Intake(options, server), options.Pairs, output, token).ConfigureAwait(false);
+    }
+});
+AddRungCommand("queue-verdicts", "From the order to its verdict through RabbitMQ and PostgreSQL against a loop of bare publish, consume and acknowledge.", 1_024, async (options, output, token) =>
+{
+    var server = await RabbitMqServer.StartAsync().ConfigureAwait(false);
+    await using var serverDisposing = server.ConfigureAwait(false);
+    var database = await BenchDatabase.StartAsync().ConfigureAwait(false);
+    await using (database.ConfigureAwait(false))
+    {
+        return await Pairs.RunAsync(QueueRungs.Verdicts(options, server, database), options.Pairs, output, token).ConfigureAwait(false);
+    }
+});
+var transport = new Option<string>("--transport") { Description = "Where the orders wait: rabbitmq (with PostgreSQL behind it), postgres or sqlite.", DefaultValueFactory = _ => "rabbitmq" };
+transport.AcceptOnlyFromAmong("rabbitmq", "postgres", "sqlite");
+AddFault(
+    "queue-burst",
+    "Many orders at once for few units through a queue: each is answered in the end, exactly the units are sold.",
+    [new("--orders", "How many orders.", 100_000), new("--units", "How many units there are.", 1_000), new("--callers", "How many offer orders at once.", 256)],
+    (values, parsed, output, token) => QueueBurstRun.RunAsync(values[0], values[1], values[2], parsed.GetRequiredValue(transport), output, token),
+    transport);
+AddFault(
+    "queue-crash",
+    "Kills RabbitMQ, the consumer (at every step) and PostgreSQL (kill -9) under load: what was accepted is resolved, with one effect each.",
+    [new("--kills", "How often each is killed.", 10), new("--callers", "How many order at once.", 32), new("--seed", "What moments and commands hang on.", 1)],
+    (values, _, output, token) => QueueCrashRun.RunAsync(values[0], values[1], values[2], output, token));
+AddFault(
+    "queue-poison",
+    "Poison of four kinds, one message in a hundred: it is in the dead letters with its reason, and its neighbours are unharmed.",
+    [new("--messages", "How many messages.", 10_000)],
+    (values, _, output, token) => QueuePoisonRun.RunAsync(values[0], output, token));
+AddFault(
+    "queue-stopped",
+    "The consumer is stopped while orders go on: they are accepted up to the bound, then 429; when it is back all are decided, in order.",
+    [new("--seconds", "For how long it is stopped.", 60), new("--bound", "How many messages the queue takes.", 20_000), new("--callers", "How many order at once.", 32)],
+    (values, _, output, token) => QueueStoppedRun.RunAsync(values[0], values[1], values[2], output, token));
 var crashStore = new Option<string>("--store") { Description = "sqlite: one file, the server is killed. postgres: PostgreSQL is killed, and then the server.", DefaultValueFactory = _ => "sqlite" };
 crashStore.AcceptOnlyFromAmong("sqlite", "postgres");
 AddSideBySide();
@@ -101,6 +144,7 @@ AddFault(
     [new("--buyers", "How many want one.", 2_000), new("--units", "How many there are.", 500), new("--rounds", "How often, on each engine.", 3)],
     (values, _, output, token) => SelloutRun.RunAsync(values[0], values[1], values[2], output, token));
 AddEmptyServer();
+AddConsumer();
 AddSeller();
 return await root.Parse(args).InvokeAsync().ConfigureAwait(false);
 
@@ -186,5 +230,15 @@ void AddSeller()
     var command = new Command(PostgreSqlProcesses.SellCommand) { order };
     command.Hidden = true;
     command.SetAction((parsed, cancellationToken) => PostgreSqlProcesses.SellAsync(JsonSerializer.Deserialize<SellOrder>(parsed.GetRequiredValue(order))!, cancellationToken));
+    root.Subcommands.Add(command);
+}
+
+// The consumer of a queue, that ends itself at a step: this program again.
+void AddConsumer()
+{
+    var order = new Argument<string>("ORDER");
+    var command = new Command(QueueCrashRun.ConsumeCommand) { order };
+    command.Hidden = true;
+    command.SetAction((parsed, cancellationToken) => QueueCrashRun.ConsumeAsync(JsonSerializer.Deserialize<ConsumeOrder>(parsed.GetRequiredValue(order))!, cancellationToken));
     root.Subcommands.Add(command);
 }

@@ -51,6 +51,21 @@ internal sealed partial class ServerProcess : IAsyncDisposable
         return StartAsync([Dotnet, typeof(HoldfastServer).Assembly.Location, "--scheme", "cached", "--store", store, "--gate", redis, "--acknowledge", acknowledge.ToString(), "--urls", address.AbsoluteUri], address, "health/ready");
     }
 
+    /// <summary>Starts the Holdfast server with the scheme <c>queued</c>.</summary>
+    /// <param name="store">Its store.</param>
+    /// <param name="queue">Where its orders wait.</param>
+    /// <param name="consumes">Whether it decides them, too.</param>
+    /// <param name="settings">Settings of its queue, such as <c>MaxMessages</c>.</param>
+    public static Task<ServerProcess> StartQueuedAsync(string store, string queue, bool consumes, params (string Name, string Value)[] settings)
+    {
+        var address = Loopback(FreePort());
+        return StartAsync(
+            [Dotnet, typeof(HoldfastServer).Assembly.Location, "--scheme", "queued", "--store", store, "--queue", queue, "--urls", address.AbsoluteUri],
+            address,
+            "health/ready",
+            [("HOLDFAST_QUEUE__CONSUME", consumes ? "true" : "false"), .. settings.Select(setting => ("HOLDFAST_QUEUE__" + setting.Name.ToUpperInvariant(), setting.Value))]);
+    }
+
     /// <summary>Starts a server whose endpoints do nothing, with the garbage collector that the Holdfast server has.</summary>
     public static Task<ServerProcess> StartEmptyAsync()
     {

@@ -17,6 +17,7 @@ public sealed class RabbitMqServer : IAsyncDisposable
     private readonly int _distributionPort;
     private readonly int _epmdPort;
     private Process? _process;
+    private Process? _nameServer;
 
     private RabbitMqServer(string folder)
     {
@@ -54,6 +55,9 @@ public sealed class RabbitMqServer : IAsyncDisposable
     /// <summary>Starts a server that was killed, on the same ports and files.</summary>
     public async Task StartAgainAsync()
     {
+        // The broker would start a name server that outlives it; one that is there already it takes.
+        _nameServer ??= Process.Start(new ProcessStartInfo("epmd", ["-port", _epmdPort.ToString(CultureInfo.InvariantCulture), "-address", "127.0.0.1"]) { WorkingDirectory = _folder })!;
+
         // Its own session, so that it can be killed with all that it starts. Idle schedulers sleep: the machine is shared.
         var start = new ProcessStartInfo("setsid") { WorkingDirectory = _folder, RedirectStandardOutput = false };
         foreach (var word in AsUser(["sh", "-c", "exec \"$0\" >>\"$1\" 2>&1 </dev/null", Binary("rabbitmq-server"), Path.Combine(_folder, "out")]))
@@ -114,8 +118,8 @@ public sealed class RabbitMqServer : IAsyncDisposable
         await KillAsync();
         _process?.Dispose();
 
-        // The name server that the broker started lives in a session of its own.
-        await RunAsync("sh", "-c", string.Create(CultureInfo.InvariantCulture, $"ERL_EPMD_PORT={_epmdPort} epmd -kill >/dev/null 2>&1 || true"));
+        _nameServer?.Kill();
+        _nameServer?.Dispose();
         await RunAsync("rm", "-rf", _folder);
     }
 

@@ -1,3 +1,5 @@
+using Holdfast.Queueing;
+
 namespace Holdfast.Testing;
 
 /// <summary>
@@ -9,6 +11,8 @@ namespace Holdfast.Testing;
 /// <param name="patience">How long to wait for a verdict before the answer is InDoubt; a minute by default.</param>
 public sealed class AwaitedVerdicts(CommandQueue queue, TimeSpan? patience = null) : DelegatingStockEngine(queue)
 {
+    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(10);
+
     private readonly TimeSpan _patience = patience ?? TimeSpan.FromMinutes(1);
 
     /// <summary>What the engine behind the queue promises, but for <see cref="StockTraits.ImmediateVerdict"/>: refusals are remembered.</summary>
@@ -18,14 +22,29 @@ public sealed class AwaitedVerdicts(CommandQueue queue, TimeSpan? patience = nul
     public override async ValueTask<IReadOnlyList<StockResult>> ExecuteAsync(IReadOnlyList<StockCommand> commands, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(commands);
-        var results = new StockResult[commands.Count];
+
+        // One queue keeps the order of all.
+        var atOnce = queue.Transport.Queues == 1 ? Math.Max(commands.Count, 1) : 1;
+        var results = new List<StockResult>(commands.Count);
+        foreach (var part in commands.Chunk(atOnce))
+        {
+            results.AddRange(await ExecuteAtOnceAsync(part, cancellationToken).ConfigureAwait(false));
+        }
+
+        return results;
+    }
+
+    private async Task<StockResult[]> ExecuteAtOnceAsync(StockCommand[] commands, CancellationToken cancellationToken)
+    {
+        var now = TimeProvider.System.GetUtcNow();
+        var queued = Array.ConvertAll(commands, command => new QueuedCommand { Command = command, AcceptedAt = now, Deadline = now + s_deadline, RequestId = $"request-{Guid.NewGuid():N}" });
+        var accepted = await queue.EnqueueAsync(queued, cancellationToken).ConfigureAwait(false);
+        var results = accepted.ToArray();
         for (var i = 0; i < results.Length; i++)
         {
-            var request = $"request-{Guid.NewGuid():N}";
-            results[i] = await queue.EnqueueAsync(commands[i], request, cancellationToken: cancellationToken).ConfigureAwait(false);
             if (results[i].Status == StockStatus.Pending)
             {
-                results[i] = await queue.WaitForVerdictAsync(request, _patience, cancellationToken).ConfigureAwait(false) is { } verdict
+                results[i] = await queue.WaitForVerdictAsync(queued[i].RequestId!, _patience, cancellationToken).ConfigureAwait(false) is { } verdict
                     ? verdict.Result
                     : StockResult.Of(StockStatus.InDoubt, $"no verdict within {_patience}");
             }

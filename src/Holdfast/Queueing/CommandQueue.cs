@@ -122,7 +122,17 @@ public sealed class CommandQueue : DelegatingStockEngine
             queued[i] = new() { Command = commands[i], AcceptedAt = now, Deadline = now + _options.Deadline };
         }
 
-        return EnqueueAsync(queued, cancellationToken);
+        return OfferAsync(queued, cancellationToken);
+    }
+
+    /// <summary>Queues commands with deadlines and request ids of their own. Those of one queue keep their order.</summary>
+    /// <param name="commands">The commands.</param>
+    /// <param name="cancellationToken">Stops the waiting, not the commands.</param>
+    /// <returns>One result a command, in order.</returns>
+    public ValueTask<IReadOnlyList<StockResult>> EnqueueAsync(IReadOnlyList<QueuedCommand> commands, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(commands);
+        return OfferAsync([.. commands], cancellationToken);
     }
 
     /// <summary>Queues one command.</summary>
@@ -146,7 +156,7 @@ public sealed class CommandQueue : DelegatingStockEngine
 
         var now = _clock.GetUtcNow();
         QueuedCommand queued = new() { Command = command, AcceptedAt = now, Deadline = now + (timeToDecide ?? _options.Deadline), RequestId = requestId };
-        return (await EnqueueAsync([queued], cancellationToken).ConfigureAwait(false))[0];
+        return (await OfferAsync([queued], cancellationToken).ConfigureAwait(false))[0];
     }
 
     /// <summary>Waits for the verdict on a command.</summary>
@@ -310,7 +320,7 @@ public sealed class CommandQueue : DelegatingStockEngine
         _ => command,
     };
 
-    private async ValueTask<IReadOnlyList<StockResult>> EnqueueAsync(QueuedCommand[] queued, CancellationToken cancellationToken)
+    private async ValueTask<IReadOnlyList<StockResult>> OfferAsync(QueuedCommand[] queued, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         if (queued.Length == 0)

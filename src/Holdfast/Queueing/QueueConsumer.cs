@@ -89,9 +89,72 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
 
     private async Task ProcessAsync(Item[] items, CancellationToken stoppingToken)
     {
-        var now = _clock.GetUtcNow();
-        var work = new List<Item>(items.Length);
+        foreach (var part in InParts(items))
+        {
+            await DecideAsync(await SortOutAsync(part, stoppingToken).ConfigureAwait(false), stoppingToken).ConfigureAwait(false);
+            await ReachAsync(ConsumerStep.Executed).ConfigureAwait(false);
+            await CloseAsync(part.FindAll(static item => item.Closing is not null), stoppingToken).ConfigureAwait(false);
+            await ReachAsync(ConsumerStep.Closed).ConfigureAwait(false);
+        }
+
+        var verdicts = await VerdictsAsync(items, stoppingToken).ConfigureAwait(false);
+        await RecordAsync(verdicts, stoppingToken).ConfigureAwait(false);
+        await ReachAsync(ConsumerStep.Recorded).ConfigureAwait(false);
+        await owner.Transport.SettleAsync(queue, [.. items.Select(item => item.Settlement())], CancellationToken.None).ConfigureAwait(false);
+        owner.CountSettled(items.Count(item => item.IsDeferred), items.Count(item => item.DeadReason is not null));
         foreach (var item in items)
+        {
+            if (item.DeadReason is { } reason)
+            {
+                _logger.LogError("A message in queue {Queue} at {Location} goes to the dead letters ({Command}): {Reason}", queue, owner.Transport.Location, item.Queued?.Command.ToString() ?? "unreadable", reason);
+            }
+        }
+
+        foreach (var (verdict, _) in verdicts)
+        {
+            HoldfastMeter.IntakeVerdicts.Add(1, new("verb", StockJson.VerbName(verdict.Verb)), new("outcome", StockJson.StatusName(verdict.Result.Status)));
+            owner.Board.Tell(verdict);
+        }
+    }
+
+    /// <summary>
+    /// Commands that share an id are not executed as one batch: the refused one's id is closed before the next is decided,
+    /// as if they had come one after the other. Nearly always it is one part.
+    /// </summary>
+    private static List<List<Item>> InParts(Item[] items)
+    {
+        var parts = new List<List<Item>> { new(items.Length) };
+        var ids = new HashSet<string>(items.Length, StringComparer.Ordinal);
+        foreach (var item in items)
+        {
+            if (item.Queued is { Command: var command })
+            {
+                var isShared = ids.Contains(command.Id) || (command.Target is not null && ids.Contains(command.Target));
+                if (isShared)
+                {
+                    parts.Add([]);
+                    ids.Clear();
+                }
+
+                ids.Add(command.Id);
+                if (command.Target is not null)
+                {
+                    ids.Add(command.Target);
+                }
+            }
+
+            parts[^1].Add(item);
+        }
+
+        return parts;
+    }
+
+    /// <summary>What of a part is to be executed; the rest is unreadable, given up or too late.</summary>
+    private async ValueTask<List<Item>> SortOutAsync(List<Item> part, CancellationToken stoppingToken)
+    {
+        var now = _clock.GetUtcNow();
+        var work = new List<Item>(part.Count);
+        foreach (var item in part)
         {
             if (item.Queued is not { } queued)
             {
@@ -112,28 +175,7 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
             }
         }
 
-        await DecideAsync(work, stoppingToken).ConfigureAwait(false);
-        await ReachAsync(ConsumerStep.Executed).ConfigureAwait(false);
-        await CloseAsync([.. items.Where(item => item.Closing is not null)], stoppingToken).ConfigureAwait(false);
-        await ReachAsync(ConsumerStep.Closed).ConfigureAwait(false);
-        var verdicts = await VerdictsAsync(items, stoppingToken).ConfigureAwait(false);
-        await RecordAsync(verdicts, stoppingToken).ConfigureAwait(false);
-        await ReachAsync(ConsumerStep.Recorded).ConfigureAwait(false);
-        await owner.Transport.SettleAsync(queue, [.. items.Select(item => item.Settlement())], CancellationToken.None).ConfigureAwait(false);
-        owner.CountSettled(items.Count(item => item.IsDeferred), items.Count(item => item.DeadReason is not null));
-        foreach (var item in items)
-        {
-            if (item.DeadReason is { } reason)
-            {
-                _logger.LogError("A message in queue {Queue} at {Location} goes to the dead letters ({Command}): {Reason}", queue, owner.Transport.Location, item.Queued?.Command.ToString() ?? "unreadable", reason);
-            }
-        }
-
-        foreach (var (verdict, _) in verdicts)
-        {
-            HoldfastMeter.IntakeVerdicts.Add(1, new("verb", StockJson.VerbName(verdict.Verb)), new("outcome", StockJson.StatusName(verdict.Result.Status)));
-            owner.Board.Tell(verdict);
-        }
+        return work;
     }
 
     /// <summary>
@@ -231,6 +273,7 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
                 continue;
             }
 
+            var applied = closing.FindAll(static item => item.Failure is null && item.Result.IsApplied && item.Result.Status != StockStatus.Done);
             foreach (var item in closing)
             {
                 if (item.Failure is { } failure && item.DeadReason is not null)
@@ -249,7 +292,7 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
                 }
                 else if (item.Result.IsApplied)
                 {
-                    // It was executed before, or on another way meanwhile.
+                    // It was executed before, or on another way meanwhile: that stands.
                     item.DeadReason = null;
                 }
                 else
@@ -259,7 +302,39 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
                 }
             }
 
+            await TellRepetitionsAsync(applied, stoppingToken).ConfigureAwait(false);
             return;
+        }
+    }
+
+    /// <summary>
+    /// The id was applied, but perhaps with other content. Asking again can't apply anything now, and tells: Replayed, or
+    /// KeyConflict. Where the engine stumbles over the command itself, the word of its id stands.
+    /// </summary>
+    private async Task TellRepetitionsAsync(List<Item> applied, CancellationToken stoppingToken)
+    {
+        for (var failures = 0; applied.Count > 0; failures++)
+        {
+            var told = applied.ConvertAll(static item => item.Result);
+            await ExecuteAsync(applied, applied.ConvertAll(static item => item.Queued!.Command)).ConfigureAwait(false);
+            var again = new List<Item>();
+            for (var i = 0; i < applied.Count; i++)
+            {
+                var item = applied[i];
+                if (item.Failure is null && item.Result.IsRetryable)
+                {
+                    again.Add(item);
+                }
+
+                item.Result = item.Failure is not null || item.Result.IsRetryable ? told[i] : item.Result;
+                item.Failure = null;
+            }
+
+            applied = again;
+            if (applied.Count > 0)
+            {
+                await PauseAsync(failures, stoppingToken).ConfigureAwait(false);
+            }
         }
     }
 

@@ -89,7 +89,7 @@ public sealed class CommandQueueTests(ITestOutputHelper output)
     public async Task Poison_goes_to_the_dead_letters_and_harms_nobody(string transport)
     {
         await using var start = new SchemeStart(new());
-        var parts = await QueuedSchemes.Transports[transport](start);
+        var parts = await QueuedSchemes.Transports[transport](start, 2);
         var engine = new ThrowsFor(parts.Store, "poison");
         await using var queue = parts.Open(s_quick, engine);
         await queue.Inner.RestockAsync("r1", [("A", 1_000)], cancellationToken: Stop);
@@ -159,7 +159,7 @@ public sealed class CommandQueueTests(ITestOutputHelper output)
     public async Task A_consumer_may_end_anywhere(string transport)
     {
         await using var start = new SchemeStart(new());
-        await using var queue = (await QueuedSchemes.Transports[transport](start)).Open(new() { RetryDelay = TimeSpan.FromMilliseconds(20), MaxBatchCommands = 20, TargetPatience = TimeSpan.FromMinutes(1) });
+        await using var queue = (await QueuedSchemes.Transports[transport](start, 2)).Open(new() { RetryDelay = TimeSpan.FromMilliseconds(20), MaxBatchCommands = 20, TargetPatience = TimeSpan.FromMinutes(1) });
         var breaks = new ConcurrentDictionary<ConsumerStep, int>();
         queue.Failpoint = step => breaks.AddOrUpdate(step, 1, static (_, count) => count + 1) <= 3 ? throw new InvalidOperationException($"The consumer ends after {step}.") : ValueTask.CompletedTask;
         await queue.Inner.RestockAsync("r1", [("A", 60)], cancellationToken: Stop);
@@ -217,7 +217,7 @@ public sealed class CommandQueueTests(ITestOutputHelper output)
     public async Task A_full_queue_refuses_and_drains_in_order(string transport)
     {
         await using var start = new SchemeStart(new());
-        var parts = await QueuedSchemes.Transports[transport](start);
+        var parts = await QueuedSchemes.Transports[transport](start, 2);
         ICommandTransport small = parts.Store switch
         {
             SqliteEngine sqlite => await sqlite.OpenQueueAsync(queues: 1, maxMessages: 50, cancellationToken: Stop),
@@ -234,7 +234,7 @@ public sealed class CommandQueueTests(ITestOutputHelper output)
     public async Task A_full_rabbitmq_refuses_and_drains_in_order()
     {
         await using var start = new SchemeStart(new());
-        var parts = await QueuedSchemes.Transports["sqlite"](start);
+        var parts = await QueuedSchemes.Transports["sqlite"](start, 2);
         var small = await RabbitMqTransport.OpenAsync((await SharedRabbitMq.NewQueuesAsync()) with { Queues = 1, MaxMessages = 50 }, cancellationToken: Stop);
         await using var queue = parts.Open(s_quick, transport: small);
         await queue.Inner.RestockAsync("r1", [("A", 1_000)], cancellationToken: Stop);
@@ -245,7 +245,7 @@ public sealed class CommandQueueTests(ITestOutputHelper output)
     public async Task Who_waits_is_woken_also_by_another_process()
     {
         await using var start = new SchemeStart(new());
-        var parts = await QueuedSchemes.Transports["memory"](start);
+        var parts = await QueuedSchemes.Transports["memory"](start, 2);
         await using var here = parts.Open(new() { VerdictInterval = TimeSpan.FromMilliseconds(20) });
         await using var elsewhere = parts.Open();
         elsewhere.Start();
@@ -269,7 +269,7 @@ public sealed class CommandQueueTests(ITestOutputHelper output)
     public async Task A_storm_over_a_store_that_fails_under_the_consumers(string transport)
     {
         await using var start = new SchemeStart(new());
-        var parts = await QueuedSchemes.Transports[transport](start);
+        var parts = await QueuedSchemes.Transports[transport](start, 2);
         var faulty = new FaultyEngine(parts.Store, FaultRates.Each(0.05) with { CancelBefore = 0, CancelAfter = 0 }, seed: 4);
         var queue = parts.Open(new() { RetryDelay = TimeSpan.FromMilliseconds(5), TargetPatience = TimeSpan.Zero, MaxTries = 100 }, faulty);
         queue.Start();
@@ -299,7 +299,7 @@ public sealed class CommandQueueTests(ITestOutputHelper output)
 
     private static async Task<CommandQueue> OpenAsync(SchemeStart start, string transport)
     {
-        var queue = (await QueuedSchemes.Transports[transport](start)).Open(s_quick);
+        var queue = (await QueuedSchemes.Transports[transport](start, 2)).Open(s_quick);
         queue.Start();
         return queue;
     }

@@ -9,7 +9,7 @@ namespace Holdfast.Tests.Queueing;
 public static class QueuedSchemes
 {
     /// <summary>The transports, and how to open an empty store and queue on each.</summary>
-    public static IReadOnlyDictionary<string, Func<SchemeStart, Task<QueueParts>>> Transports { get; } = new Dictionary<string, Func<SchemeStart, Task<QueueParts>>>(StringComparer.Ordinal)
+    public static IReadOnlyDictionary<string, Func<SchemeStart, int, Task<QueueParts>>> Transports { get; } = new Dictionary<string, Func<SchemeStart, int, Task<QueueParts>>>(StringComparer.Ordinal)
     {
         ["memory"] = OnMemoryAsync,
         ["sqlite"] = OnSqliteAsync,
@@ -23,34 +23,35 @@ public static class QueuedSchemes
     /// <summary>A scheme whose callers wait for the verdict. Its waits follow the real clock, and it takes an unknown target for unknown at once.</summary>
     public static Scheme Awaited(string transport) => new($"queued-{transport}", async start =>
     {
-        var parts = await Transports[transport](start);
+        // One queue keeps the order of a batch, which the cases send as a whole; with several each command waits for the one before.
+        var parts = await Transports[transport](start, transport == "memory" ? 4 : 1);
         var queue = parts.Open(new() { TargetPatience = TimeSpan.Zero });
         queue.Start();
         return new AwaitedVerdicts(queue);
     });
 
-    private static Task<QueueParts> OnMemoryAsync(SchemeStart start)
+    private static Task<QueueParts> OnMemoryAsync(SchemeStart start, int queues)
     {
         var store = new MemoryEngine(start.Clock);
-        return Task.FromResult(new QueueParts(store, new MemoryTransport(), new MemoryVerdicts(store)));
+        return Task.FromResult(new QueueParts(store, new MemoryTransport(queues), new MemoryVerdicts(store)));
     }
 
-    private static async Task<QueueParts> OnSqliteAsync(SchemeStart start)
+    private static async Task<QueueParts> OnSqliteAsync(SchemeStart start, int queues)
     {
         var store = OpenSqlite(start);
-        return new(store, await store.OpenQueueAsync(), await store.OpenVerdictsAsync());
+        return new(store, await store.OpenQueueAsync(queues), await store.OpenVerdictsAsync());
     }
 
-    private static async Task<QueueParts> OnPostgreSqlAsync(SchemeStart start)
+    private static async Task<QueueParts> OnPostgreSqlAsync(SchemeStart start, int queues)
     {
         var store = await PostgreSqlEngine.OpenAsync(await SharedPostgreSql.NewStoreAsync(start));
-        return new(store, await store.OpenQueueAsync(), await store.OpenVerdictsAsync());
+        return new(store, await store.OpenQueueAsync(queues), await store.OpenVerdictsAsync());
     }
 
-    private static async Task<QueueParts> OnRabbitMqAsync(SchemeStart start)
+    private static async Task<QueueParts> OnRabbitMqAsync(SchemeStart start, int queues)
     {
         var store = OpenSqlite(start);
-        return new(store, await SharedRabbitMq.BorrowAsync(), await store.OpenVerdictsAsync());
+        return new(store, await SharedRabbitMq.BorrowAsync(queues), await store.OpenVerdictsAsync());
     }
 
     private static SqliteEngine OpenSqlite(SchemeStart start) =>

@@ -13,7 +13,7 @@ namespace Holdfast.Tests.Queueing;
 public static class SharedRabbitMq
 {
     private static readonly Lock s_lock = new();
-    private static readonly ConcurrentBag<string> s_free = [];
+    private static readonly ConcurrentDictionary<int, ConcurrentBag<string>> s_free = [];
     private static Task<RabbitMqServer>? s_server;
     private static int s_names;
 
@@ -35,15 +35,16 @@ public static class SharedRabbitMq
     };
 
     /// <summary>Opens an empty set of queues, or one that was emptied; give it back by disposing it.</summary>
-    public static async Task<Holdfast.Queueing.ICommandTransport> BorrowAsync()
+    public static async Task<Holdfast.Queueing.ICommandTransport> BorrowAsync(int queues)
     {
-        var options = await NewQueuesAsync();
-        if (s_free.TryTake(out var name))
+        var options = (await NewQueuesAsync()) with { Queues = queues };
+        var free = s_free.GetOrAdd(queues, static _ => []);
+        if (free.TryTake(out var name))
         {
             options = options with { Name = name };
         }
 
-        return new Borrowed(await RabbitMqTransport.OpenAsync(options), options.Name);
+        return new Borrowed(await RabbitMqTransport.OpenAsync(options), options.Name, free);
     }
 
     /// <summary>Ends the server with the test run.</summary>
@@ -58,7 +59,7 @@ public static class SharedRabbitMq
         }
     }
 
-    private sealed class Borrowed(RabbitMqTransport inner, string name) : DelegatingTransport(inner)
+    private sealed class Borrowed(RabbitMqTransport inner, string name, ConcurrentBag<string> free) : DelegatingTransport(inner)
     {
         public override async ValueTask DisposeAsync()
         {
@@ -67,7 +68,7 @@ public static class SharedRabbitMq
             await base.DisposeAsync();
             if (isEmpty)
             {
-                s_free.Add(name);
+                free.Add(name);
             }
         }
     }

@@ -5,6 +5,7 @@ using System.Text.Json;
 using Holdfast.Server;
 using Holdfast.Testing;
 using Microsoft.AspNetCore.Builder;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 
 namespace Holdfast.Tests.Server;
@@ -52,6 +53,26 @@ internal sealed class ServerUnderTest : IAsyncDisposable
         });
         await app.StartAsync(Cancelled);
         return new(app, engine ?? owned!, owned, log);
+    }
+
+    /// <summary>Starts a server over a scheme of the catalogue, opened by the server itself.</summary>
+    public static async Task<ServerUnderTest> StartSchemeAsync(string scheme, string store, params (string Name, string Value)[] settings)
+    {
+        var log = new LogLines();
+        var app = HoldfastServer.Build([], setup =>
+        {
+            setup.ReadsEnvironment = false;
+            setup.ConfigureLogging = logging => logging.AddProvider(log).AddFilter("Holdfast", LogLevel.Debug);
+            setup.Configuration["urls"] = "http://127.0.0.1:0";
+            setup.Configuration["Holdfast:Scheme"] = scheme;
+            setup.Configuration["Holdfast:Store"] = store;
+            foreach (var (name, value) in settings)
+            {
+                setup.Configuration[name] = value;
+            }
+        });
+        await app.StartAsync(Cancelled);
+        return new(app, app.Services.GetRequiredService<IStockEngine>(), owned: null, log);
     }
 
     public async Task<Answer> GetAsync(string path) => await Answer.ReadAsync(await Http.GetAsync(path, Cancelled));
