@@ -30,6 +30,11 @@ AddPostgreSqlRung("gate-soldout-ceiling", "How much faster than batched any sche
 AddPostgreSqlRung("gate-ample", "Accepted deductions over HTTP, which a gate can only make slower: cached against batched, on PostgreSQL.", GateRungs.Ample, callers: 1_024);
 AddPostgreSqlRung("gate-ample-gate", "The same with the gate acknowledging: cached after the gate against batched, on PostgreSQL.", GateRungs.AmpleAfterGate, callers: 1_024);
 AddPostgreSqlRung("gate-reads", "Stock of one of 100,000 SKUs a call: through Redis against PostgreSQL.", GateRungs.Reads, callers: 1_024);
+AddRung("shards-scale", "Single lines by zipf over 4 engines that do 5,000 commands/s each, against one of them.", ShardRungs.Scale, callers: 4_096);
+AddRung("shards-carts", "Carts of 5 lines over 4 shards against the same carts in one store, in memory; with the rate of aborts.", ShardRungs.Carts, callers: 256);
+AddRung("shards-contention", "The same over 8 SKUs that run short: how many attempts are let go.", ShardRungs.Contention, callers: 256);
+AddRungCommand("shards-postgres", "Single lines by zipf over 4 PostgreSQL servers against one: the true figure on this machine.", 1_024, (options, output, token) => ShardRungs.PostgreSqlAsync("zipf", options, output, token));
+AddRungCommand("shards-postgres-carts", "Carts of 5 lines over 4 PostgreSQL servers against one.", 1_024, (options, output, token) => ShardRungs.PostgreSqlAsync("carts", options, output, token));
 AddRung("redis", "Redis under group commit against a one-deduction script a call that writes the same.", RedisRungs.Same, callers: 1_024);
 AddRung("redis-minimal", "The same against a script of duplicate marker and counter only; reported.", RedisRungs.Minimal, callers: 1_024);
 AddRung("redis-reads", "GetStock of one SKU a call, 100,000 SKUs.", RedisRungs.Reads, callers: 1_024);
@@ -77,8 +82,8 @@ AddFault(
     "The consumer is stopped while orders go on: they are accepted up to the bound, then 429; when it is back all are decided, in order.",
     [new("--seconds", "For how long it is stopped.", 60), new("--bound", "How many messages the queue takes.", 20_000), new("--callers", "How many order at once.", 32)],
     (values, _, output, token) => QueueStoppedRun.RunAsync(values[0], values[1], values[2], output, token));
-var crashStore = new Option<string>("--store") { Description = "sqlite: one file, the server is killed. postgres: PostgreSQL is killed, and then the server.", DefaultValueFactory = _ => "sqlite" };
-crashStore.AcceptOnlyFromAmong("sqlite", "postgres");
+var crashStore = new Option<string>("--store") { Description = "sqlite: one file, the server is killed. sharded: four files, the same. postgres: PostgreSQL is killed, and then the server.", DefaultValueFactory = _ => "sqlite" };
+crashStore.AcceptOnlyFromAmong("sqlite", "sharded", "postgres");
 AddSideBySide();
 AddFault(
     "crash",
@@ -86,7 +91,7 @@ AddFault(
     [new("--kills", "How often each is killed.", 20), new("--callers", "How many ask at once.", 32), new("--seed", "What moments and commands hang on.", 1)],
     (values, parsed, output, token) => parsed.GetRequiredValue(crashStore) == "postgres"
         ? PostgreSqlCrashRun.RunAsync(values[0], values[1], values[2], output, token)
-        : CrashRun.RunAsync(values[0], values[1], values[2], output, token),
+        : CrashRun.RunAsync(parsed.GetRequiredValue(crashStore) == "sharded", values[0], values[1], values[2], output, token),
     crashStore);
 AddFault(
     "failover",

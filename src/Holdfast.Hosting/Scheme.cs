@@ -15,7 +15,8 @@ public sealed class Scheme
         StoreTransactions transactions = StoreTransactions.Call,
         bool hasGate = false,
         bool mayPreCheck = false,
-        bool hasQueue = false)
+        bool hasQueue = false,
+        bool isSharded = false)
     {
         Name = name;
         Description = description;
@@ -24,6 +25,7 @@ public sealed class Scheme
         HasGate = hasGate;
         MayPreCheck = mayPreCheck;
         HasQueue = hasQueue;
+        IsSharded = isSharded;
         _layers = layers;
     }
 
@@ -51,10 +53,13 @@ public sealed class Scheme
     /// <summary>Whether Redis is asked before its layers, with these options.</summary>
     internal bool IsGated(HoldfastOptions options) => HasGate || options.PreCheck == StockPreCheck.Redis;
 
+    /// <summary>Whether it runs on several stores, each with the layers around it and a <see cref="Sharding"/> over all.</summary>
+    internal bool IsSharded { get; }
+
     /// <summary>Puts the layers around a store, and opens what has to be opened.</summary>
     internal async ValueTask<IStockEngine> ComposeAsync(IStockEngine store, HoldfastOptions options, IServiceProvider services, CancellationToken cancellationToken)
     {
-        var engine = _layers(new(store), options).Build(services);
+        var engine = Wrap(store, options, services);
         if (IsGated(options))
         {
             engine = await RedisGate.OpenAsync(
@@ -67,4 +72,16 @@ public sealed class Scheme
 
         return new StockEngineBuilder(engine).UseTelemetry().Build(services);
     }
+
+    /// <summary>Puts the layers around shards, and a layer over them.</summary>
+    internal IStockEngine ComposeShards(IReadOnlyList<IStockEngine> stores, HoldfastOptions options, IServiceProvider services, bool readOnly)
+    {
+        var sharding = readOnly ? new ShardingOptions { Recovery = false } : options.Sharding;
+        var shards = readOnly ? stores : [.. stores.Select(store => Wrap(store, options, services))];
+        var engine = new Sharding(
+            shards, sharding, (TimeProvider?)services.GetService(typeof(TimeProvider)), (ILogger<Sharding>?)services.GetService(typeof(ILogger<Sharding>)));
+        return readOnly ? engine : new Telemetry(engine);
+    }
+
+    private IStockEngine Wrap(IStockEngine store, HoldfastOptions options, IServiceProvider services) => _layers(new(store), options).Build(services);
 }
