@@ -25,14 +25,19 @@ AddPostgreSqlRung("postgres-processes-carts", "The same with carts over 10,000 S
 AddPostgreSqlRung("gate-soldout", "Refusals of a sold-out SKU over HTTP: the scheme cached against batched, on PostgreSQL.", GateRungs.SoldOut, callers: 1_024);
 AddPostgreSqlRung("gate-ample", "Accepted deductions over HTTP, which a gate can only make slower: cached against batched, on PostgreSQL.", GateRungs.Ample, callers: 1_024);
 AddPostgreSqlRung("gate-reads", "Stock of one of 100,000 SKUs a call: through Redis against PostgreSQL.", GateRungs.Reads, callers: 1_024);
+AddRung("shards-scale", "Single lines by zipf over 4 engines that do 5,000 commands/s each, against one of them.", ShardRungs.Scale, callers: 4_096);
+AddRung("shards-carts", "Carts of 5 lines over 4 shards against the same carts in one store, in memory; with the rate of aborts.", ShardRungs.Carts, callers: 256);
+AddRung("shards-contention", "The same over 8 SKUs that run short: how many attempts are let go.", ShardRungs.Contention, callers: 256);
+AddRungCommand("shards-postgres", "Single lines by zipf over 4 PostgreSQL servers against one: the true figure on this machine.", 1_024, (options, output, token) => ShardRungs.PostgreSqlAsync("zipf", options, output, token));
+AddRungCommand("shards-postgres-carts", "Carts of 5 lines over 4 PostgreSQL servers against one.", 1_024, (options, output, token) => ShardRungs.PostgreSqlAsync("carts", options, output, token));
 AddRung("redis", "Redis under group commit against a one-deduction script a call that writes the same.", RedisRungs.Same, callers: 1_024);
 AddRung("redis-minimal", "The same against a script of duplicate marker and counter only; reported.", RedisRungs.Minimal, callers: 1_024);
 AddRung("redis-reads", "GetStock of one SKU a call, 100,000 SKUs.", RedisRungs.Reads, callers: 1_024);
 AddRung("http", "Single POST /v1/deductions against an endpoint that does nothing.", HttpRungs.Deductions, callers: 256);
 AddRung("http-read", "GET /v1/stock/{sku} against an endpoint that does nothing.", HttpRungs.Reads, callers: 256);
 AddRung("http-client", "Holdfast.Client against single requests.", HttpRungs.ThroughClient, callers: 256);
-var crashStore = new Option<string>("--store") { Description = "sqlite: one file, the server is killed. postgres: PostgreSQL is killed, and then the server.", DefaultValueFactory = _ => "sqlite" };
-crashStore.AcceptOnlyFromAmong("sqlite", "postgres");
+var crashStore = new Option<string>("--store") { Description = "sqlite: one file, the server is killed. sharded: four files, the same. postgres: PostgreSQL is killed, and then the server.", DefaultValueFactory = _ => "sqlite" };
+crashStore.AcceptOnlyFromAmong("sqlite", "sharded", "postgres");
 AddSideBySide();
 AddFault(
     "crash",
@@ -40,7 +45,7 @@ AddFault(
     [new("--kills", "How often each is killed.", 20), new("--callers", "How many ask at once.", 32), new("--seed", "What moments and commands hang on.", 1)],
     (values, parsed, output, token) => parsed.GetRequiredValue(crashStore) == "postgres"
         ? PostgreSqlCrashRun.RunAsync(values[0], values[1], values[2], output, token)
-        : CrashRun.RunAsync(values[0], values[1], values[2], output, token),
+        : CrashRun.RunAsync(parsed.GetRequiredValue(crashStore) == "sharded", values[0], values[1], values[2], output, token),
     crashStore);
 AddFault(
     "failover",

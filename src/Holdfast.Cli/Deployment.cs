@@ -22,7 +22,7 @@ internal sealed class DeploymentOptions
 
     public Option<string?> Store { get; } = new("--store")
     {
-        Description = $"Where the stock is: {string.Join(", ", SchemeCatalog.Stores.Select(s => s.Form))}, or a server such as http://127.0.0.1:5080 (several with commas between).",
+        Description = $"Where the stock is: {string.Join(", ", SchemeCatalog.Stores.Select(s => s.Form))}, or a server such as http://127.0.0.1:5080 (several with commas between). Several stores with '{SchemeCatalog.StoreSeparator}' between are the shards of the scheme sharded.",
         HelpName = "STORE",
     };
 
@@ -149,13 +149,14 @@ internal sealed class Deployment : IAsyncDisposable
             throw new UsageException("--store is missing: say which store, for example sqlite:shop.db or http://127.0.0.1:5080");
         }
 
-        if (Array.Exists(s_serverPrefixes, prefix => choice.Store.StartsWith(prefix, StringComparison.Ordinal)) && SchemeCatalog.Problem(choice.Scheme, choice.Store) is null)
+        var isSharded = choice.Store.Contains(SchemeCatalog.StoreSeparator, StringComparison.Ordinal);
+        if ((isSharded || Array.Exists(s_serverPrefixes, prefix => choice.Store.StartsWith(prefix, StringComparison.Ordinal))) && SchemeCatalog.Problem(choice.Scheme, choice.Store) is null)
         {
             var opened = await SchemeCatalog.OpenAsync(choice.Scheme, choice.Store, readOnly: true, cancellationToken: cancellationToken).ConfigureAwait(false);
             return new(opened.Engine, "read-only", opened.Location, opened.Durability);
         }
 
-        if (!choice.Store.StartsWith(SqlitePrefix, StringComparison.Ordinal))
+        if (isSharded || !choice.Store.StartsWith(SqlitePrefix, StringComparison.Ordinal))
         {
             return await OpenAsync(choice, cancellationToken).ConfigureAwait(false);
         }

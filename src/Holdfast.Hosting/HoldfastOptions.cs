@@ -12,6 +12,12 @@ public class HoldfastOptions
     /// <summary>The store, for example <c>sqlite:PATH</c>; the scheme's own default when <see langword="null"/>.</summary>
     public string? Store { get; set; }
 
+    /// <summary>The stores of the scheme <c>sharded</c>, in an order that never changes; instead of <see cref="Store"/>, which may name them too, with <c> | </c> between.</summary>
+    public IList<ShardOptions> Shards { get; } = [];
+
+    /// <summary>Bounds of the sharding layer of the scheme <c>sharded</c>.</summary>
+    public ShardingOptions Sharding { get; set; } = new();
+
     /// <summary>Bounds of the group commit layer, where the scheme has one.</summary>
     public GroupCommitOptions GroupCommit { get; set; } = new();
 
@@ -27,11 +33,19 @@ public class HoldfastOptions
     /// <summary>How long a health probe waits for the store, 10 milliseconds to 1 minute. Default 2 s.</summary>
     public TimeSpan HealthTimeout { get; set; } = TimeSpan.FromSeconds(2);
 
+    /// <summary>The store text, whichever way the stores were given.</summary>
+    internal string? AllStores => Shards.Count == 0 ? Store : string.Join(SchemeCatalog.StoreSeparator, Shards.Select(shard => shard.Store));
+
     /// <summary>Every problem of these options, each naming its field; empty when they are good.</summary>
     public virtual IReadOnlyList<string> Problems()
     {
         var problems = new List<string>();
-        if (SchemeCatalog.Problem(Scheme, Store) is { } scheme)
+        if (Shards.Count > 0 && Store is not null)
+        {
+            problems.Add($"{SectionName}:Store is given as well as {SectionName}:Shards; give one of them.");
+        }
+
+        if (SchemeCatalog.Problem(Scheme, AllStores) is { } scheme)
         {
             problems.Add($"{SectionName}:{(scheme.StartsWith("Store", StringComparison.Ordinal) ? "Store" : "Scheme")}: {scheme}");
         }
@@ -40,6 +54,7 @@ public class HoldfastOptions
         {
             GroupCommit.Validate();
             Gate.Validate();
+            Sharding.Validate();
         }
         catch (ArgumentException e)
         {

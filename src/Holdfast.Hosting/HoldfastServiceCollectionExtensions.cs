@@ -45,7 +45,7 @@ public static class HoldfastServiceCollectionExtensions
         services.TryAddSingleton<StockEngineFactory>(static (provider, cancellationToken) =>
         {
             var options = provider.GetRequiredService<IOptions<HoldfastOptions>>().Value;
-            return SchemeCatalog.OpenAsync(options.Scheme, options.Store, options, provider, readOnly: false, cancellationToken);
+            return SchemeCatalog.OpenAsync(options.Scheme, options.AllStores, options, provider, readOnly: false, cancellationToken);
         });
         services.TryAddSingleton<HostedStockEngine>();
         services.TryAddSingleton<IStockEngine>(static provider => provider.GetRequiredService<HostedStockEngine>());

@@ -13,13 +13,15 @@ public sealed class Scheme
         IReadOnlyList<StoreKind> stores,
         Func<StockEngineBuilder, HoldfastOptions, StockEngineBuilder> layers,
         StoreTransactions transactions = StoreTransactions.Call,
-        bool hasGate = false)
+        bool hasGate = false,
+        bool isSharded = false)
     {
         Name = name;
         Description = description;
         Stores = stores;
         Transactions = transactions;
         HasGate = hasGate;
+        IsSharded = isSharded;
         _layers = layers;
     }
 
@@ -38,10 +40,13 @@ public sealed class Scheme
     /// <summary>Whether a <see cref="RedisGate"/> stands in front of its layers.</summary>
     internal bool HasGate { get; }
 
+    /// <summary>Whether it runs on several stores, each with the layers around it and a <see cref="Sharding"/> over all.</summary>
+    internal bool IsSharded { get; }
+
     /// <summary>Puts the layers around a store, and opens what has to be opened.</summary>
     internal async ValueTask<IStockEngine> ComposeAsync(IStockEngine store, HoldfastOptions options, IServiceProvider services, CancellationToken cancellationToken)
     {
-        var engine = _layers(new(store), options).Build(services);
+        var engine = Wrap(store, options, services);
         if (!HasGate)
         {
             return engine;
@@ -55,4 +60,16 @@ public sealed class Scheme
             cancellationToken).ConfigureAwait(false);
         return new StockEngineBuilder(gate).UseTelemetry().Build(services);
     }
+
+    /// <summary>Puts the layers around shards, and a layer over them.</summary>
+    internal IStockEngine ComposeShards(IReadOnlyList<IStockEngine> stores, HoldfastOptions options, IServiceProvider services, bool readOnly)
+    {
+        var sharding = readOnly ? new ShardingOptions { Recovery = false } : options.Sharding;
+        var shards = readOnly ? stores : [.. stores.Select(store => Wrap(store, options, services))];
+        var engine = new Sharding(
+            shards, sharding, (TimeProvider?)services.GetService(typeof(TimeProvider)), (ILogger<Sharding>?)services.GetService(typeof(ILogger<Sharding>)));
+        return readOnly ? engine : new Telemetry(engine);
+    }
+
+    private IStockEngine Wrap(IStockEngine store, HoldfastOptions options, IServiceProvider services) => _layers(new(store), options).Build(services);
 }

@@ -6,6 +6,9 @@ namespace Holdfast.Hosting;
 /// </summary>
 public static class SchemeCatalog
 {
+    /// <summary>Stands between the stores of a text that names several, for the scheme <c>sharded</c>.</summary>
+    public const string StoreSeparator = " | ";
+
     /// <summary>The scheme that is taken when none is named.</summary>
     public const string DefaultScheme = "batched";
 
@@ -58,12 +61,23 @@ public static class SchemeCatalog
             "all of it in Redis, in Lua: the fastest over a network, and as durable as that Redis is set to be",
             stores: [StoreKinds.Redis],
             layers: (engine, options) => engine.UseTelemetry().UseGroupCommit(SeveralAtOnce(options.GroupCommit))),
+
+        new("sharded",
+            "several stores as one, each batched, with carts that cross them; the stores are named in an order that never changes, with ' | ' between",
+            stores: [StoreKinds.PostgreSql, StoreKinds.Sqlite, StoreKinds.Redis, StoreKinds.Memory],
+            layers: (engine, options) => engine.UseGroupCommit(options.GroupCommit),
+            isSharded: true),
     ];
 
     /// <summary>The scheme that is taken for a store when none is named: <see cref="DefaultScheme"/>, or the first that runs on a store which that one does not run on.</summary>
     /// <param name="store">The text of a store, such as <c>sqlite:PATH</c>.</param>
     public static string DefaultFor(string? store)
     {
+        if (store?.Contains(StoreSeparator, StringComparison.Ordinal) == true)
+        {
+            return Schemes.First(s => s.IsSharded).Name;
+        }
+
         var kind = string.IsNullOrWhiteSpace(store) ? null : Stores.FirstOrDefault(k => k.Name == KindOf(store));
         return kind is null || Schemes.Any(s => s.Name == DefaultScheme && s.Stores.Contains(kind)) ? DefaultScheme : Schemes.First(s => s.Stores.Contains(kind)).Name;
     }
@@ -71,7 +85,7 @@ public static class SchemeCatalog
     /// <summary>Says what is wrong with a scheme and a store text, or <see langword="null"/> when they fit together.</summary>
     /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultFor"/> the store.</param>
     /// <param name="store">The text of a store, such as <c>sqlite:PATH</c>; <see langword="null"/> for the scheme's own default.</param>
-    public static string? Problem(string? scheme, string? store) => TryResolve(scheme, store, out _, out _, out _);
+    public static string? Problem(string? scheme, string? store) => TryResolve(scheme, store, out _, out _);
 
     /// <summary>Opens a scheme over a store: the way in for programs without dependency injection.</summary>
     /// <param name="scheme">The name of a scheme; <see langword="null"/> for <see cref="DefaultFor"/> the store.</param>
@@ -84,31 +98,64 @@ public static class SchemeCatalog
     public static async ValueTask<OpenedScheme> OpenAsync(
         string? scheme, string? store = null, HoldfastOptions? options = null, IServiceProvider? services = null, bool readOnly = false, CancellationToken cancellationToken = default)
     {
-        if (TryResolve(scheme, store, out var found, out var kind, out var place) is { } problem)
+        if (TryResolve(scheme, store, out var found, out var places) is { } problem)
         {
             throw new ArgumentException(problem, nameof(scheme));
         }
 
         services ??= NoServices.Instance;
-        var opened = await kind!.OpenAsync(new(place!, found!.Transactions, readOnly, services), cancellationToken).ConfigureAwait(false);
+        options ??= new();
+        var stores = new List<OpenedStore>();
         try
         {
-            options ??= new();
-            var engine = readOnly ? opened.Engine : await found.ComposeAsync(opened.Engine, options, services, cancellationToken).ConfigureAwait(false);
-            var location = found.HasGate && !readOnly ? $"{opened.Location}, behind a gate in {RedisGate.ServerOf(options.Gate)}" : opened.Location;
-            return new(engine, found.Name, kind.Name, location, opened.Durability);
+            foreach (var (kind, place) in places)
+            {
+                var request = new StoreRequest(place, found!.Transactions, readOnly, services, found.IsSharded ? stores.Count : null);
+                stores.Add(await kind.OpenAsync(request, cancellationToken).ConfigureAwait(false));
+            }
+
+            return found!.IsSharded
+                ? await OpenShardsAsync(found, places, stores, options, services, readOnly, cancellationToken).ConfigureAwait(false)
+                : await OpenOneAsync(found, places[0].Kind, stores[0], options, services, readOnly, cancellationToken).ConfigureAwait(false);
         }
         catch
         {
-            await opened.Engine.DisposeAsync().ConfigureAwait(false);
+            foreach (var opened in stores)
+            {
+                await opened.Engine.DisposeAsync().ConfigureAwait(false);
+            }
+
             throw;
         }
     }
 
-    private static string? TryResolve(string? schemeName, string? store, out Scheme? scheme, out StoreKind? kind, out string? location)
+    private static async ValueTask<OpenedScheme> OpenOneAsync(
+        Scheme scheme, StoreKind kind, OpenedStore opened, HoldfastOptions options, IServiceProvider services, bool readOnly, CancellationToken cancellationToken)
     {
-        kind = null;
-        location = null;
+        var engine = readOnly ? opened.Engine : await scheme.ComposeAsync(opened.Engine, options, services, cancellationToken).ConfigureAwait(false);
+        var location = scheme.HasGate && !readOnly ? $"{opened.Location}, behind a gate in {RedisGate.ServerOf(options.Gate)}" : opened.Location;
+        return new(engine, scheme.Name, kind.Name, location, opened.Durability);
+    }
+
+    private static async ValueTask<OpenedScheme> OpenShardsAsync(
+        Scheme scheme, List<(StoreKind Kind, string Place)> places, List<OpenedStore> stores, HoldfastOptions options, IServiceProvider services, bool readOnly, CancellationToken cancellationToken)
+    {
+        for (var shard = 0; shard < stores.Count; shard++)
+        {
+            await ShardMark.CheckAsync(stores[shard].Engine, stores[shard].Location, shard, stores.Count, !readOnly, cancellationToken).ConfigureAwait(false);
+        }
+
+        return new(
+            scheme.ComposeShards([.. stores.Select(store => store.Engine)], options, services, readOnly),
+            scheme.Name,
+            string.Join(", ", places.Select(place => place.Kind.Name).Distinct()),
+            string.Join(StoreSeparator, stores.Select(store => store.Location)),
+            string.Join("; ", stores.Select(store => store.Durability).Distinct()));
+    }
+
+    private static string? TryResolve(string? schemeName, string? store, out Scheme? scheme, out List<(StoreKind Kind, string Place)> places)
+    {
+        places = [];
         var name = string.IsNullOrWhiteSpace(schemeName) ? DefaultFor(store) : schemeName;
         scheme = Schemes.FirstOrDefault(s => s.Name == name);
         if (scheme is null)
@@ -118,24 +165,40 @@ public static class SchemeCatalog
 
         if (string.IsNullOrWhiteSpace(store))
         {
-            kind = scheme.Stores[0];
-            location = kind.DefaultLocation;
-            return null;
+            places.Add((scheme.Stores[0], scheme.Stores[0].DefaultLocation));
+            return scheme.IsSharded ? $"Store: scheme '{name}' needs its stores named, with '{StoreSeparator}' between." : null;
         }
 
+        string[] texts = scheme.IsSharded ? store.Split(StoreSeparator, StringSplitOptions.TrimEntries) : [store];
+        foreach (var text in texts)
+        {
+            if (ResolveStore(scheme, text, places) is { } problem)
+            {
+                return problem;
+            }
+        }
+
+        return texts.Length == texts.Distinct(StringComparer.Ordinal).Count() || places.TrueForAll(place => place.Kind != StoreKinds.Sqlite)
+            ? null
+            : $"Store: a stock file is named twice among the {texts.Length} stores.";
+    }
+
+    private static string? ResolveStore(Scheme scheme, string store, List<(StoreKind Kind, string Place)> places)
+    {
         var kindName = KindOf(store);
-        kind = Stores.FirstOrDefault(k => k.Name == kindName);
+        var kind = Stores.FirstOrDefault(k => k.Name == kindName);
         if (kind is null)
         {
             return $"Store '{Shown(store)}' is not known; the stores are {string.Join(", ", Stores.Select(k => k.Form))}.";
         }
 
-        location = kindName.Length == store.Length ? "" : store[(kindName.Length + 1)..];
+        var location = kindName.Length == store.Length ? "" : store[(kindName.Length + 1)..];
         if (!scheme.Stores.Contains(kind))
         {
-            return $"Scheme '{name}' does not run on the store '{kindName}'; it runs on {string.Join(", ", scheme.Stores.Select(k => k.Form))}.";
+            return $"Scheme '{scheme.Name}' does not run on the store '{kindName}'; it runs on {string.Join(", ", scheme.Stores.Select(k => k.Form))}.";
         }
 
+        places.Add((kind, location));
         return kind.LocationProblem(location) is { } problem ? $"Store '{Shown(store)}' {problem}; it is written {kind.Form}." : null;
     }
 

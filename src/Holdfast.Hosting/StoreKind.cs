@@ -48,7 +48,8 @@ internal enum StoreTransactions
 /// <param name="Transactions">What one transaction holds.</param>
 /// <param name="ReadOnly">Whether it is opened for readers only, beside a process that writes.</param>
 /// <param name="Services">Where it finds a clock and a logger.</param>
-internal sealed record StoreRequest(string Location, StoreTransactions Transactions, bool ReadOnly, IServiceProvider Services);
+/// <param name="Shard">Which of several stores it is; they may share a database or a server, and have a place of their own there.</param>
+internal sealed record StoreRequest(string Location, StoreTransactions Transactions, bool ReadOnly, IServiceProvider Services, int? Shard = null);
 
 /// <summary>A store that is open.</summary>
 /// <param name="Engine">The store.</param>

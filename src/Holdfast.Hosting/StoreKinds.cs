@@ -61,6 +61,7 @@ internal static class StoreKinds
             var options = new PostgreSqlOptions
             {
                 ConnectionString = request.Location,
+                Schema = request.Shard is { } shard ? $"holdfast_{shard}" : "holdfast",
                 ReadOnly = request.ReadOnly,
                 Transactions = request.Transactions switch
                 {
@@ -95,7 +96,7 @@ internal static class StoreKinds
         internal override async ValueTask<OpenedStore> OpenAsync(StoreRequest request, CancellationToken cancellationToken)
         {
             var engine = await RedisEngine.OpenAsync(
-                new() { Configuration = request.Location, ReadOnly = request.ReadOnly },
+                new() { Configuration = request.Location, Name = request.Shard is { } shard ? $"holdfast-{shard}" : "holdfast", ReadOnly = request.ReadOnly },
                 (TimeProvider?)request.Services.GetService(typeof(TimeProvider)),
                 (ILogger<RedisEngine>?)request.Services.GetService(typeof(ILogger<RedisEngine>)),
                 cancellationToken).ConfigureAwait(false);

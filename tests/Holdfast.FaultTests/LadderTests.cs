@@ -28,6 +28,9 @@ public sealed class LadderTests
     [Fact]
     public Task A_gate_that_loses_everything_in_mid_sale() => RunAsync(output => GateRebuildRun.RunAsync(skus: 3_000, callers: 16, Seed, output, Token));
 
+    [Fact]
+    public Task A_server_on_several_shards_killed() => RunAsync(output => CrashRun.RunAsync(isSharded: true, kills: 2, callers: 16, Seed, output, Token));
+
     private static async Task RunAsync(Func<Output, Task<bool>> run)
     {
         GivenServer.SkipWhereGiven();

@@ -84,7 +84,7 @@ internal sealed class PostgreSqlBareRows(BenchDatabase database, RungOptions opt
         await using var disposing = batch.ConfigureAwait(false);
         batch.Add(Statements.Begin);
         batch.Add(sql.TakeBlock);
-        batch.Add(sql.UpdateRows).With([sku]).With([Opening - _count]).With([0L]).With([Opening]).With([0L]).With([Opening]).With([_count + 1]).With(now);
+        batch.Add(sql.UpdateRows).With([sku]).With([Opening - _count]).With([0L]).With([Opening]).With([0L]).With([Opening]).With([_count + 1]).With([0L]).With(now);
         batch.Add(sql.InsertPlainOperations).With(ids).With(Filled((short)StockVerb.Deduct)).With(lines).With(now);
         batch.Add(sql.InsertPlainFlow).With(block << Tuning.BlockBits).With(Filled(sku)).With(versions).With(ids).With(Filled(-1L)).With(left).With((short)FlowKind.Deduct).With(now);
         batch.Add(Statements.Commit);

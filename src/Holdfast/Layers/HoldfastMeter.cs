@@ -27,6 +27,12 @@ internal static class HoldfastMeter
     public static UpDownCounter<long> QueuedCommands { get; } =
         s_meter.CreateUpDownCounter<long>("holdfast.queue.commands", "{command}", "Commands that wait for a group commit.");
 
+    public static Counter<long> Attempts { get; } =
+        s_meter.CreateCounter<long>("holdfast.sharding.attempts", "{attempt}", "Attempts at commands over several shards.");
+
+    public static Counter<long> Aborts { get; } =
+        s_meter.CreateCounter<long>("holdfast.sharding.aborts", "{attempt}", "Attempts at commands over several shards that let go of what they had prepared.");
+
     public static Counter<long> Retries { get; } =
         s_meter.CreateCounter<long>("holdfast.retries", "{command}", "Commands in doubt that were sent again with the same id.");
 }

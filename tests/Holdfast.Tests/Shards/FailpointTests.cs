@@ -49,7 +49,7 @@ public sealed class FailpointTests(ITestOutputHelper output)
             "confirm" => StockCommand.Confirm("x"),
             "cancel" or "cancel a reservation" or "cancel before" => StockCommand.Cancel("x"),
             "abandon before" => StockCommand.Abandon("x"),
-            "refund" => StockCommand.Refund("f", "x", lines[1..]),
+            "refund" => StockCommand.Refund("f", "x", lines.AsSpan(1)),
             "restock" => StockCommand.Restock("x", lines),
             "restock new" => StockCommand.Restock("x", [.. lines, new(store.Sku(0, 2), 5), new(store.Sku(2, 3), 0)]),
             "adjust" => StockCommand.Adjust("x", [lines[0] with { Quantity = -2 }, lines[1], lines[3] with { Quantity = -4 }]),
@@ -96,7 +96,7 @@ public sealed class FailpointTests(ITestOutputHelper output)
 
         var after = store.Node();
         await store.RecoverAsync(after);
-        await store.AuditAsync(after);
+        await store.AuditAsync(after, store.Skus);
         await CheckAsync(store, after, name, command, answer);
         return steps;
     }
@@ -149,7 +149,7 @@ public sealed class FailpointTests(ITestOutputHelper output)
         }
 
         (await after.ExecuteAsync(command, token)).Status.ShouldBe(StockStatus.Replayed);
-        await store.AuditAsync(after);
+        await store.AuditAsync(after, store.Skus);
     }
 
     private static void Die(Sharding node, int at, List<string> steps)

@@ -1,5 +1,4 @@
 using Holdfast.Testing;
-using Holdfast.Tests.Conformance;
 
 namespace Holdfast.Tests.Shards;
 

@@ -45,6 +45,7 @@ internal sealed class CartCoordinator(ShardCalls calls)
     private async ValueTask<StockResult> TryAsync(Attempt attempt, bool takesTurns, long began)
     {
         var votes = attempt.Votes;
+        HoldfastMeter.Attempts.Add(1);
         await calls.ReachAsync("prepare home").ConfigureAwait(false);
         votes[0] = await PrepareAsync(attempt, 0, takesTurns, began).ConfigureAwait(false);
         await calls.ReachAsync("home prepared").ConfigureAwait(false);
@@ -127,6 +128,7 @@ internal sealed class CartCoordinator(ShardCalls calls)
     /// <returns>The home's answer: Replayed where the attempt had been committed after all.</returns>
     private async ValueTask<StockResult> AbortAsync(Attempt attempt, int parts)
     {
+        HoldfastMeter.Aborts.Add(1);
         await calls.ReachAsync("abort").ConfigureAwait(false);
         var answers = await ShardCalls.AllAsync(parts, UntilAnsweredAsync).ConfigureAwait(false);
         await calls.ReachAsync("aborted").ConfigureAwait(false);
