@@ -1,5 +1,6 @@
 using Holdfast.Ladder;
 using Holdfast.Ladder.Faults;
+using Holdfast.Ladder.Queueing;
 
 namespace Holdfast.FaultTests;
 
@@ -27,6 +28,15 @@ public sealed class LadderTests
 
     [Fact]
     public Task A_gate_that_loses_everything_in_mid_sale() => RunAsync(output => GateRebuildRun.RunAsync(skus: 3_000, callers: 16, Seed, output, Token));
+
+    [Fact]
+    public Task A_burst_through_a_queue() => RunAsync(output => QueueBurstRun.RunAsync(orders: 2_000, units: 50, callers: 64, "rabbitmq", output, Token));
+
+    [Fact]
+    public Task RabbitMQ_the_consumer_and_PostgreSql_killed_under_a_queue() => RunAsync(output => QueueCrashRun.RunAsync(kills: 1, callers: 8, Seed, output, Token));
+
+    [Fact]
+    public Task A_consumer_stopped_while_orders_go_on() => RunAsync(output => QueueStoppedRun.RunAsync(seconds: 2, bound: 100, callers: 8, output, Token));
 
     private static async Task RunAsync(Func<Output, Task<bool>> run)
     {
