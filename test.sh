@@ -33,6 +33,16 @@ if [ -z "${HOLDFAST_REDIS_BIN:-}" ] && ! { command -v redis-server && command -v
     fi
 fi
 
+# And those of the queue from RabbitMQ's.
+if [ -z "${HOLDFAST_RABBITMQ_BIN:-}" ] && [ ! -x /usr/lib/rabbitmq/bin/rabbitmq-server ] && ! command -v rabbitmq-server >/dev/null 2>&1; then
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "Installing RabbitMQ for the tests." >&2
+        apt-get install --yes --no-install-recommends rabbitmq-server >/dev/null || { apt-get update >/dev/null && apt-get install --yes --no-install-recommends rabbitmq-server >/dev/null; }
+    else
+        echo "RabbitMQ's programs are missing, and its tests will fail: install Debian's package rabbitmq-server." >&2
+    fi
+fi
+
 export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 results=artifacts/test-results
 rm -rf "$results"

@@ -1,4 +1,3 @@
-using Holdfast.Queueing;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;

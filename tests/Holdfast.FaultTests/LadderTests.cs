@@ -1,5 +1,6 @@
 using Holdfast.Ladder;
 using Holdfast.Ladder.Faults;
+using Holdfast.Ladder.Queueing;
 
 namespace Holdfast.FaultTests;
 
@@ -46,6 +47,13 @@ public sealed class LadderTests
 
     /// <summary>The names of the faults, for theories.</summary>
     public static TheoryData<string> Faults => [.. GateFaultsRun.All];
+    public Task A_burst_through_a_queue() => RunAsync(output => QueueBurstRun.RunAsync(orders: 2_000, units: 50, callers: 64, "rabbitmq", output, Token));
+
+    [Fact]
+    public Task RabbitMQ_the_consumer_and_PostgreSql_killed_under_a_queue() => RunAsync(output => QueueCrashRun.RunAsync(kills: 1, callers: 8, Seed, output, Token));
+
+    [Fact]
+    public Task A_consumer_stopped_while_orders_go_on() => RunAsync(output => QueueStoppedRun.RunAsync(seconds: 2, bound: 100, callers: 8, output, Token));
 
     private static async Task RunAsync(Func<Output, Task<bool>> run)
     {

@@ -11,6 +11,8 @@ namespace Holdfast.Testing;
 /// <param name="patience">How long to wait for a verdict before the answer is InDoubt; a minute by default.</param>
 public sealed class AwaitedVerdicts(CommandQueue queue, TimeSpan? patience = null) : DelegatingStockEngine(queue)
 {
+    private const int MostAtOnce = 1_000;
+
     private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(10);
 
     private readonly TimeSpan _patience = patience ?? TimeSpan.FromMinutes(1);
@@ -24,7 +26,7 @@ public sealed class AwaitedVerdicts(CommandQueue queue, TimeSpan? patience = nul
         ArgumentNullException.ThrowIfNull(commands);
 
         // One queue keeps the order of all.
-        var atOnce = queue.Transport.Queues == 1 ? Math.Max(commands.Count, 1) : 1;
+        var atOnce = queue.Transport.Queues == 1 ? MostAtOnce : 1;
         var results = new List<StockResult>(commands.Count);
         foreach (var part in commands.Chunk(atOnce))
         {
@@ -39,15 +41,14 @@ public sealed class AwaitedVerdicts(CommandQueue queue, TimeSpan? patience = nul
         var now = TimeProvider.System.GetUtcNow();
         var queued = Array.ConvertAll(commands, command => new QueuedCommand { Command = command, AcceptedAt = now, Deadline = now + s_deadline, RequestId = $"request-{Guid.NewGuid():N}" });
         var accepted = await queue.EnqueueAsync(queued, cancellationToken).ConfigureAwait(false);
-        var results = accepted.ToArray();
+        var verdicts = await Task.WhenAll(queued.Select((each, i) => accepted[i].Status == StockStatus.Pending
+            ? queue.WaitForVerdictAsync(each.RequestId!, _patience, cancellationToken).AsTask()
+            : Task.FromResult<Verdict?>(null))).ConfigureAwait(false);
+        var results = new StockResult[queued.Length];
         for (var i = 0; i < results.Length; i++)
         {
-            if (results[i].Status == StockStatus.Pending)
-            {
-                results[i] = await queue.WaitForVerdictAsync(queued[i].RequestId!, _patience, cancellationToken).ConfigureAwait(false) is { } verdict
-                    ? verdict.Result
-                    : StockResult.Of(StockStatus.InDoubt, $"no verdict within {_patience}");
-            }
+            results[i] = accepted[i].Status != StockStatus.Pending ? accepted[i]
+                : verdicts[i]?.Result ?? StockResult.Of(StockStatus.InDoubt, $"no verdict within {_patience}");
         }
 
         return results;

@@ -164,7 +164,7 @@ public sealed class CommandQueue : DelegatingStockEngine
     /// <param name="patience">How long to wait; zero only looks.</param>
     /// <param name="cancellationToken">Stops the waiting.</param>
     /// <returns>The verdict; <see langword="null"/> when there is none yet, or nothing with that id was ever accepted: a queue can't tell.</returns>
-    /// <exception cref="IOException">The store could not be read.</exception>
+    /// <exception cref="IOException">The store could not be read, and the call was not to wait.</exception>
     public ValueTask<Verdict?> WaitForVerdictAsync(string id, TimeSpan patience, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(id);

@@ -3,8 +3,9 @@ using Microsoft.Extensions.Logging;
 namespace Holdfast.Queueing;
 
 /// <summary>
-/// Those who wait for verdicts. A verdict given in this process wakes its waiters at once; for those given elsewhere one
-/// question in a while asks for all who wait. Bounded in number and in time. Thread-safe.
+/// Those who wait for verdicts. A verdict given in this process wakes its waiters at once. One loop asks the store: at once
+/// for all who came since its last question, and in a while for all who wait, since another process may have decided.
+/// Bounded in number and in time. Thread-safe.
 /// </summary>
 internal sealed class VerdictBoard(IVerdictStore store, CommandQueueOptions options, TimeProvider clock, ILogger logger)
 {
@@ -12,27 +13,21 @@ internal sealed class VerdictBoard(IVerdictStore store, CommandQueueOptions opti
 
     private readonly Lock _lock = new();
     private readonly Dictionary<string, List<TaskCompletionSource<Verdict>>> _waiting = new(StringComparer.Ordinal);
+    private readonly QueueSignal _arrival = new();
+    private List<string> _fresh = [];
     private int _count;
     private bool _isAsking;
 
     /// <summary>Waits for a verdict; <see langword="null"/> when the patience ends first, or too many wait already.</summary>
     public async ValueTask<Verdict?> WaitAsync(string id, TimeSpan patience, CancellationToken cancellationToken)
     {
-        if (patience <= TimeSpan.Zero)
+        if (patience <= TimeSpan.Zero || Register(id) is not { } waiter)
         {
             return (await store.FindAsync([id], cancellationToken).ConfigureAwait(false))[0];
         }
 
-        // Registered before the look, so that a verdict in between is not missed.
-        var waiter = Register(id);
         try
         {
-            var known = (await store.FindAsync([id], cancellationToken).ConfigureAwait(false))[0];
-            if (known is not null || waiter is null)
-            {
-                return known;
-            }
-
             return await waiter.Task.WaitAsync(patience, clock, cancellationToken).ConfigureAwait(false);
         }
         catch (TimeoutException)
@@ -68,6 +63,7 @@ internal sealed class VerdictBoard(IVerdictStore store, CommandQueueOptions opti
     private TaskCompletionSource<Verdict>? Register(string id)
     {
         var waiter = new TaskCompletionSource<Verdict>(TaskCreationOptions.RunContinuationsAsynchronously);
+        bool startsLoop;
         lock (_lock)
         {
             if (_count >= options.MaxVerdictWaiters)
@@ -82,25 +78,22 @@ internal sealed class VerdictBoard(IVerdictStore store, CommandQueueOptions opti
             }
 
             waiters.Add(waiter);
-            if (_isAsking)
-            {
-                return waiter;
-            }
-
+            _fresh.Add(id);
+            startsLoop = !_isAsking;
             _isAsking = true;
         }
 
-        _ = AskAsync();
+        _arrival.Set();
+        if (startsLoop)
+        {
+            _ = AskAsync();
+        }
+
         return waiter;
     }
 
-    private void Remove(string id, TaskCompletionSource<Verdict>? waiter)
+    private void Remove(string id, TaskCompletionSource<Verdict> waiter)
     {
-        if (waiter is null)
-        {
-            return;
-        }
-
         lock (_lock)
         {
             _count--;
@@ -113,42 +106,60 @@ internal sealed class VerdictBoard(IVerdictStore store, CommandQueueOptions opti
         }
     }
 
-    /// <summary>Asks for all who wait, for as long as somebody does.</summary>
+    /// <summary>Asks for as long as somebody waits.</summary>
     private async Task AskAsync()
     {
+        await Task.Yield();
+        var askedAll = clock.GetTimestamp();
         while (true)
         {
-            await Task.Delay(options.VerdictInterval, clock).ConfigureAwait(false);
-            string[] ids;
+            await _arrival.WaitAsync(options.VerdictInterval, clock, CancellationToken.None).ConfigureAwait(false);
+            List<string> ids;
             lock (_lock)
             {
                 if (_count == 0)
                 {
+                    _fresh.Clear();
                     _isAsking = false;
                     return;
                 }
 
-                ids = [.. _waiting.Keys];
+                (ids, _fresh) = (_fresh, []);
+                if (clock.GetElapsedTime(askedAll) >= options.VerdictInterval)
+                {
+                    askedAll = clock.GetTimestamp();
+                    ids = [.. _waiting.Keys];
+                }
+                else
+                {
+                    // A verdict may have come before the question.
+                    ids.RemoveAll(id => !_waiting.ContainsKey(id));
+                }
             }
 
-            try
+            await AskAsync(ids).ConfigureAwait(false);
+        }
+    }
+
+    private async Task AskAsync(List<string> ids)
+    {
+        try
+        {
+            foreach (var part in ids.Chunk(MostAskedAtOnce))
             {
-                foreach (var part in ids.Chunk(MostAskedAtOnce))
+                foreach (var verdict in await store.FindAsync(part).ConfigureAwait(false))
                 {
-                    foreach (var verdict in await store.FindAsync(part).ConfigureAwait(false))
+                    if (verdict is not null)
                     {
-                        if (verdict is not null)
-                        {
-                            Tell(verdict);
-                        }
+                        Tell(verdict);
                     }
                 }
             }
-            catch (Exception e)
-            {
-                // Those who wait go on waiting; the next question may go better.
-                logger.LogWarning(e, "Verdicts could not be asked for.");
-            }
+        }
+        catch (Exception e)
+        {
+            // Those who wait go on waiting; the next question for all may go better.
+            logger.LogWarning(e, "Verdicts could not be asked for.");
         }
     }
 }

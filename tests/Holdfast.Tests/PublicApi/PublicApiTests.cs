@@ -9,7 +9,7 @@ public sealed class PublicApiTests
 {
     private const string UpdateVariable = "HOLDFAST_UPDATE_API";
 
-    private static readonly Assembly[] Libraries = [typeof(IStockEngine).Assembly, typeof(SqliteEngine).Assembly, typeof(PostgreSqlEngine).Assembly, typeof(RedisEngine).Assembly, typeof(HoldfastClientOptions).Assembly, typeof(ConformanceCase).Assembly];
+    private static readonly Assembly[] Libraries = [typeof(IStockEngine).Assembly, typeof(SqliteEngine).Assembly, typeof(PostgreSqlEngine).Assembly, typeof(RedisEngine).Assembly, typeof(RabbitMqTransport).Assembly, typeof(HoldfastClientOptions).Assembly, typeof(ConformanceCase).Assembly];
 
     public static TheoryData<string> Names => [.. Libraries.Select(library => library.GetName().Name!)];
 
