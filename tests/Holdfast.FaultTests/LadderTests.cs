@@ -47,6 +47,8 @@ public sealed class LadderTests
 
     /// <summary>The names of the faults, for theories.</summary>
     public static TheoryData<string> Faults => [.. GateFaultsRun.All];
+
+    [Fact]
     public Task A_burst_through_a_queue() => RunAsync(output => QueueBurstRun.RunAsync(orders: 2_000, units: 50, callers: 64, "rabbitmq", output, Token));
 
     [Fact]
