@@ -62,6 +62,7 @@ internal sealed class GateEpochs : IAsyncDisposable
     private bool _isReachable;
     private bool _storeAnswers;
     private bool _hasFailed;
+    private bool _isDisposed;
     private GateStatus? _status;
 
     public GateEpochs(IStockEngine engine, IGateStore store, RedisConnection redis, GateNode node, GateUnsettled unsettled, GateIncidents incidents, RedisGateOptions options, TimeProvider clock, ILogger logger)
@@ -195,6 +196,12 @@ internal sealed class GateEpochs : IAsyncDisposable
             }
         }
 
+        lock (_lock)
+        {
+            // Calls that are under way may still want to wake it.
+            _isDisposed = true;
+        }
+
         _stop.Dispose();
         _wake.Dispose();
     }
@@ -205,7 +212,7 @@ internal sealed class GateEpochs : IAsyncDisposable
     {
         lock (_lock)
         {
-            if (_wake.CurrentCount == 0)
+            if (!_isDisposed && _wake.CurrentCount == 0)
             {
                 _wake.Release();
             }

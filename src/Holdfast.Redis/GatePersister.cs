@@ -44,6 +44,7 @@ internal sealed class GatePersister : IAsyncDisposable
     private (long Epoch, long Number) _turn;
     private bool _isPaused;
     private bool _hasFailed;
+    private bool _isDisposed;
 
     public GatePersister(
         IStockEngine engine, IGateStore store, RedisConnection redis, GateNode node, GateEpochs epochs, GateUnsettled unsettled, GateIncidents incidents, RedisGateOptions options, TimeProvider clock, ILogger logger)
@@ -161,6 +162,12 @@ internal sealed class GatePersister : IAsyncDisposable
         await _stop.CancelAsync().ConfigureAwait(false);
         await _running.ConfigureAwait(false);
         End();
+        lock (_lock)
+        {
+            // Calls that are under way may still want to wake it.
+            _isDisposed = true;
+        }
+
         _stop.Dispose();
         _wake.Dispose();
     }
@@ -169,7 +176,7 @@ internal sealed class GatePersister : IAsyncDisposable
     {
         lock (_lock)
         {
-            if (_wake.CurrentCount == 0)
+            if (!_isDisposed && _wake.CurrentCount == 0)
             {
                 _wake.Release();
             }

@@ -149,8 +149,8 @@ internal sealed class GateTaker(RedisConnection redis, GateNode node, GateEpochs
         }
         catch (RedisStoreException e)
         {
-            epochs.Suspect(e);
             AnswerAll(batch, StockResult.Of(e.Failure == CallFailure.InDoubt ? StockStatus.InDoubt : StockStatus.Busy, e.Message));
+            epochs.Suspect(e);
         }
         catch (Exception e)
         {

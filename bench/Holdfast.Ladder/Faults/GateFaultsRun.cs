@@ -144,9 +144,9 @@ internal static class GateFaultsRun
         /// <summary>Reads of the store that wait for what the gate has acknowledged.</summary>
         public IStockEngine Truth => field ??= new SettledStore(_batched, this);
 
-        public long AcknowledgedByGate => _gone.Concat(_nodes.Gates).Sum(static gate => gate.Counts.Acknowledged);
+        public long AcknowledgedByGate => _gone.Concat(_nodes.Gates).Distinct().Sum(static gate => gate.Counts.Acknowledged);
 
-        public long Incidents => _gone.Concat(_nodes.Gates).Sum(static gate => gate.Counts.Incidents);
+        public long Incidents => _gone.Concat(_nodes.Gates).Distinct().Sum(static gate => gate.Counts.Incidents);
 
         public async Task OpenAsync()
         {
@@ -234,6 +234,7 @@ internal static class GateFaultsRun
                 case "node-and-redis-lost" when number == 0:
                     await _redis.PauseAsync().ConfigureAwait(false);
                     var lost = _nodes.Gates[0];
+                    _nodes.Gates = [_nodes.Gates[1], _nodes.Gates[1]];
                     await lost.AbandonAsync().ConfigureAwait(false);
                     _gone.Add(lost);
                     await _redis.KillAsync().ConfigureAwait(false);
@@ -341,6 +342,8 @@ internal static class GateFaultsRun
                 await Task.WhenAny(reached.Task, Task.Delay(TimeSpan.FromMilliseconds(300), TimeProvider.System, cancellationToken)).ConfigureAwait(false);
             }
 
+            // Buyers are sent to the others; what it was at is left where it stands.
+            _nodes.Gates = [_nodes.Gates[1], _nodes.Gates[1]];
             await node.AbandonAsync().ConfigureAwait(false);
             _gone.Add(node);
             _nodes.Gates = [_nodes.Gates[1], await OpenGateAsync().ConfigureAwait(false)];
