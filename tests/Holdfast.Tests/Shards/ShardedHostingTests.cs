@@ -50,7 +50,7 @@ public sealed class ShardedHostingTests
     public void Its_stores_must_be_named()
     {
         SchemeCatalog.Problem("sharded", null).ShouldNotBeNull().ShouldContain("needs its stores named");
-        SchemeCatalog.Problem("sharded", "memory | redis").ShouldBeNull();
+        SchemeCatalog.Problem("sharded", "memory | redis:localhost:6379").ShouldBeNull();
         SchemeCatalog.Problem("sharded", "memory | nowhere:1").ShouldNotBeNull().ShouldContain("nowhere");
         SchemeCatalog.Problem("sharded", "sqlite:a.db | sqlite:a.db").ShouldNotBeNull().ShouldContain("twice");
         SchemeCatalog.Problem("batched", "sqlite:a.db | sqlite:b.db").ShouldBeNull("it may be the name of one file");

@@ -161,7 +161,7 @@ public sealed class SqliteFaultTests : IDisposable
     public void The_file_refuses_negative_units_and_altered_ledger_entries_from_anybody()
     {
         Writer.Open(_file.Path, _file.Options).Dispose();
-        _file.Tamper("INSERT INTO stock VALUES (1, 'A', 1, 0, 1, 0, 1, 1); INSERT INTO flow VALUES (1, 1, 1, 1, 7, 1, 0, 1, 0, 0)");
+        _file.Tamper("INSERT INTO stock VALUES (1, 'A', 1, 0, 1, 0, 1, 1, 0); INSERT INTO flow VALUES (1, 1, 1, 1, 7, 1, 0, 1, 0, 0)");
         Refused("UPDATE stock SET available = -1").ShouldContain("available >= 0");
         Refused("UPDATE stock SET reserved = -1").ShouldContain("reserved >= 0");
         Refused("UPDATE flow SET available = 2").ShouldContain("never altered");
