@@ -15,6 +15,13 @@ internal static class QueueSchema
     public static async Task MakeAsync(NpgsqlConnection connection, string schema, string server, CancellationToken cancellationToken)
     {
         var s = Schema.Quote(schema);
+
+        // Looked at first: nearly always all is there, and making an index that exists would still wait for those who write.
+        if (await VersionAsync(connection, s, cancellationToken).ConfigureAwait(false) == Version)
+        {
+            return;
+        }
+
         var transaction = await connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
         await using var disposing = transaction.ConfigureAwait(false);
 
@@ -59,13 +66,26 @@ internal static class QueueSchema
                 CREATE INDEX IF NOT EXISTS verdict_given_up ON {s}.verdict(id) WHERE given_up;
                 """),
             cancellationToken).ConfigureAwait(false);
-        var read = new NpgsqlCommand($"SELECT version FROM {s}.queue_version", connection, transaction);
-        await using var disposingToo = read.ConfigureAwait(false);
-        if (await read.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) is int and > Version and var version)
+        if (await VersionAsync(connection, s, cancellationToken).ConfigureAwait(false) is > Version and var version)
         {
             throw new PostgreSqlStoreException($"The queue in the schema '{schema}' of {server} has version {version}; this build knows {Version}: use the newer build that wrote it.");
         }
 
         await transaction.CommitAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>The version of the tables; <see langword="null"/> where there are none.</summary>
+    private static async Task<int?> VersionAsync(NpgsqlConnection connection, string quoted, CancellationToken cancellationToken)
+    {
+        var exists = new NpgsqlCommand("SELECT to_regclass($1) IS NOT NULL", connection) { Parameters = { new() { Value = $"{quoted}.queue_version" } } };
+        await using var disposing = exists.ConfigureAwait(false);
+        if (await exists.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) is not true)
+        {
+            return null;
+        }
+
+        var read = new NpgsqlCommand($"SELECT version FROM {quoted}.queue_version", connection);
+        await using var disposingToo = read.ConfigureAwait(false);
+        return await read.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) as int?;
     }
 }

@@ -3,13 +3,16 @@ using Microsoft.Extensions.Logging;
 namespace Holdfast.Queueing;
 
 /// <summary>
-/// Those who wait for verdicts. A verdict given in this process wakes its waiters at once. One loop asks the store: at once
+/// Those who wait for verdicts. A verdict given in this process wakes its waiters at once. One loop asks the store: soon
 /// for all who came since its last question, and in a while for all who wait, since another process may have decided.
 /// Bounded in number and in time. Thread-safe.
 /// </summary>
 internal sealed class VerdictBoard(IVerdictStore store, CommandQueueOptions options, TimeProvider clock, ILogger logger)
 {
     private const int MostAskedAtOnce = 1_000;
+
+    /// <summary>Who has just ordered is mostly told by this process before the question is worth asking; and under load many share one.</summary>
+    private static readonly TimeSpan s_gather = TimeSpan.FromMilliseconds(20);
 
     private readonly Lock _lock = new();
     private readonly Dictionary<string, List<TaskCompletionSource<Verdict>>> _waiting = new(StringComparer.Ordinal);
@@ -114,6 +117,7 @@ internal sealed class VerdictBoard(IVerdictStore store, CommandQueueOptions opti
         while (true)
         {
             await _arrival.WaitAsync(options.VerdictInterval, clock, CancellationToken.None).ConfigureAwait(false);
+            await Task.Delay(s_gather, clock).ConfigureAwait(false);
             List<string> ids;
             lock (_lock)
             {
