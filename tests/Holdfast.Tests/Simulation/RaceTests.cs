@@ -26,6 +26,14 @@ public sealed class RaceTests(ITestOutputHelper output)
     public Task Refund_against_refund_over_the_cap() =>
         ExploreAsync([.. Stocked, Order], [StockCommand.Refund("f1", "o1", [new(Skus[0], 2), new(Skus[1], 1)]), StockCommand.Refund("f2", "o1", [new(Skus[0], 2), new(Skus[1], 1)])]);
 
+    /// <summary>The refund that comes too early for its order was once refused for what its twin had given back meanwhile.</summary>
+    [Fact]
+    public Task Refund_against_itself_and_its_order()
+    {
+        var refund = StockCommand.Refund("f1", "o1", [new(Skus[0], 2)]);
+        return ExploreAsync(Stocked, [Order, refund, refund]);
+    }
+
     [Fact]
     public Task Cancel_against_deduct() => ExploreAsync(Stocked, [StockCommand.Cancel("o1"), Order]);
 
