@@ -96,6 +96,11 @@ internal sealed class HttpStockEngine(HttpTransport transport, HoldfastClientOpt
     public IAsyncEnumerable<OperationView> ListOperationsAsync(OperationQuery query, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(query);
+        if (query.UndecidedOnly)
+        {
+            throw new NotSupportedException("What is undecided on a shard is asked of its store, not of a server.");
+        }
+
         var path = new StringBuilder("v1/operations?");
         if (query.State is { } state)
         {

@@ -220,7 +220,7 @@ internal sealed class QueueEndpoints(OpenedSchemeAccessor opened, ReadEndpoints 
 
             var request = query.Key("requestId");
             var command = await RequestBody.ReadCommandAsync(context.Request, form, bound.Token);
-            if (roles is { } held && (held & ApiKeys.RoleOf(command.Verb)) == 0)
+            if (roles is { } held && (held & ApiKeys.RoleOf(command.Verb)) == Roles.None)
             {
                 await Problem.OtherAsync(context, StatusCodes.Status403Forbidden, "Forbidden", "The API key has not the role that this needs", $"This needs a key with the role {ApiKeys.RoleOf(command.Verb).ToString().ToLowerInvariant()}.");
                 return;

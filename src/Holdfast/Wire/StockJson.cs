@@ -82,10 +82,16 @@ public static class StockJson
     }
 
     /// <summary>Writes one command in the default form.</summary>
+    /// <exception cref="NotSupportedException">It is one shard's step of a command over several: sent without that it would be another command.</exception>
     public static void WriteCommand(Utf8JsonWriter writer, StockCommand command)
     {
         ArgumentNullException.ThrowIfNull(writer);
         ArgumentNullException.ThrowIfNull(command);
+        if (command.Branch is not null)
+        {
+            throw new NotSupportedException($"{command}: a shard has to be a store that this process opens itself, not a server.");
+        }
+
         writer.WriteStartObject();
         writer.WriteString("verb"u8, VerbName(command.Verb));
         if (!command.IsTransition)

@@ -389,13 +389,14 @@ public static class StockViewJson
         OperationState.Cancelled => "cancelled",
         OperationState.Abandoned => "abandoned",
         OperationState.Expired => "expired",
+        OperationState.Undecided => "undecided",
         _ => throw new ArgumentOutOfRangeException(nameof(state), state, "No such state."),
     };
 
     /// <summary>The state with this name on the wire, case ignored.</summary>
     public static bool TryParseState(string? name, out OperationState state)
     {
-        for (state = OperationState.Applied; state <= OperationState.Expired; state++)
+        for (state = OperationState.Applied; state <= OperationState.Undecided; state++)
         {
             if (string.Equals(name, StateName(state), StringComparison.OrdinalIgnoreCase))
             {

@@ -130,6 +130,15 @@ public sealed class ShardingTests(ITestOutputHelper output)
         await store.AuditAsync(node);
     }
 
+    /// <summary>A step has no form on the wire; as JSON it would be the whole command, and would be applied at once.</summary>
+    [Fact]
+    public void A_step_of_a_cart_is_not_sent_as_the_cart()
+    {
+        var command = StockCommand.Deduct("o1", [new("A", 1)]);
+        using var writer = new System.Text.Json.Utf8JsonWriter(Stream.Null);
+        Should.Throw<NotSupportedException>(() => Holdfast.Wire.StockJson.WriteCommand(writer, command.OnShard(BranchPhase.Prepare, new("attempt", [0, 1]), command.Lines)));
+    }
+
     /// <summary>Several processes over shards that lose acknowledgements, whose coordinators die, with recovery beside them.</summary>
     [Theory]
     [InlineData(11)]
