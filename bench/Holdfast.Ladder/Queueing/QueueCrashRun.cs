@@ -57,6 +57,11 @@ internal static class QueueCrashRun
         try
         {
             var work = Task.WhenAll(Enumerable.Range(0, callers).Select(caller => load.WorkAsync(caller, stop.Token)));
+            while (load.Verdicts == 0)
+            {
+                await Faults.Callers.WorkForAsync(work, TimeSpan.FromMilliseconds(10), cancellationToken).ConfigureAwait(false);
+            }
+
             output.Line($"{"killed",-24}{"kill",6}{"verdicts before it",22}{"next verdict after",22}");
             foreach (var killed in (string[])["RabbitMQ", "consumer", "PostgreSQL"])
             {
@@ -151,9 +156,7 @@ internal static class QueueCrashRun
     /// <summary>The consumers, in this process.</summary>
     public static async Task<int> ConsumeAsync(ConsumeOrder order, CancellationToken cancellationToken)
     {
-        var store = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = order.Database }, cancellationToken: cancellationToken).ConfigureAwait(false);
-        var transport = await RabbitMqTransport.OpenAsync(Queues(order), cancellationToken: cancellationToken).ConfigureAwait(false);
-        var queue = new CommandQueue(store, transport, await store.OpenVerdictsAsync(cancellationToken).ConfigureAwait(false), new() { RetryDelay = TimeSpan.FromMilliseconds(200) });
+        var queue = await OpenAsync(order, cancellationToken).ConfigureAwait(false);
         await using var disposing = queue.ConfigureAwait(false);
         var passes = 0;
         queue.Failpoint = step =>
@@ -169,6 +172,25 @@ internal static class QueueCrashRun
         queue.Start();
         await Task.Delay(Timeout.InfiniteTimeSpan, TimeProvider.System, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         return 0;
+    }
+
+    /// <summary>Opens store and queue, again and again while either is down: they are killed here, too.</summary>
+    private static async Task<CommandQueue> OpenAsync(ConsumeOrder order, CancellationToken cancellationToken)
+    {
+        var began = Stopwatch.GetTimestamp();
+        while (true)
+        {
+            try
+            {
+                var store = await PostgreSqlEngine.OpenAsync(new() { ConnectionString = order.Database }, cancellationToken: cancellationToken).ConfigureAwait(false);
+                var transport = await RabbitMqTransport.OpenAsync(Queues(order), cancellationToken: cancellationToken).ConfigureAwait(false);
+                return new(store, transport, await store.OpenVerdictsAsync(cancellationToken).ConfigureAwait(false), new() { RetryDelay = TimeSpan.FromMilliseconds(200) });
+            }
+            catch (IOException) when (Stopwatch.GetElapsedTime(began) < s_patience)
+            {
+                await Task.Delay(TimeSpan.FromMilliseconds(200), TimeProvider.System, cancellationToken).ConfigureAwait(false);
+            }
+        }
     }
 
     private static RabbitMqOptions Queues(ConsumeOrder order) => new()
