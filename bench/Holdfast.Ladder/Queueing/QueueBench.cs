@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text;
-using Holdfast.Queueing;
 using Holdfast.TestServers;
 using RabbitMQ.Client;
 

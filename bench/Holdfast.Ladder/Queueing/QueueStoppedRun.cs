@@ -143,7 +143,7 @@ internal static class QueueStoppedRun
         }
 
         /// <summary>Whether the ledger has the orders as they were accepted: none stands after one that was sent only when it had been answered.</summary>
-        public async Task<(int Known, string? Disorder)> CheckOrderAsync(IStockEngine engine, CancellationToken cancellationToken)
+        public async Task<(int Known, string? Disorder)> CheckOrderAsync(PostgreSqlEngine engine, CancellationToken cancellationToken)
         {
             var known = 0;
             var (latestSent, latest) = (long.MinValue, "");

@@ -1,5 +1,4 @@
 using System.Diagnostics.Metrics;
-using Holdfast.Cli;
 using Holdfast.Cli.Bench;
 
 namespace Holdfast.Ladder.Rungs;
@@ -105,7 +104,7 @@ internal static class ShardRungs
         }
     }
 
-    private static IStockEngine Limited() => new GroupCommit(new TokenBucket(new MemoryEngine(), commandsPerSecond: 5_000), new() { MaxBatchCommands = 250 });
+    private static GroupCommit Limited() => new GroupCommit(new TokenBucket(new MemoryEngine(), commandsPerSecond: 5_000), new() { MaxBatchCommands = 250 });
 
     private static async Task<Measured> MeasureAsync(IStockEngine engine, string workloadName, string run, RungOptions options, CancellationToken cancellationToken)
     {
