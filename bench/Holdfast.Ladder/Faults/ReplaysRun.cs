@@ -67,12 +67,17 @@ internal static class ReplaysRun
         yield return new("redis on a cluster", "redis", async run => $"redis:{(await run.OwnAsync(RedisCluster.StartAsync()).ConfigureAwait(false)).Configuration}");
         yield return new("cached on SQLite", "cached", SqliteAsync, IsGated: true);
         yield return new("cached on PostgreSQL", "cached", run => PostgreSqlAsync(database, run), IsGated: true);
+        yield return new("cached after the gate, SQLite", "cached", SqliteAsync, IsGated: true, Options: ["--acknowledge", "Gate"]);
+        yield return new("cached after the gate, PgSQL", "cached", run => PostgreSqlAsync(database, run), IsGated: true, Options: ["--acknowledge", "Gate"]);
+        yield return new("sharded, 4 SQLite files", "sharded", ShardsAsync);
         yield return new("database, pre-check by Redis", "database", run => PostgreSqlAsync(database, run), IsGated: true, Options: ["--precheck", "redis"]);
     }
 
     private static Task<string?> NoStore(Run run) => Task.FromResult<string?>(null);
 
     private static Task<string?> SqliteAsync(Run run) => Task.FromResult<string?>($"sqlite:{run.File("stock.db")}");
+
+    private static Task<string?> ShardsAsync(Run run) => Task.FromResult<string?>(string.Join(" | ", Enumerable.Range(0, 4).Select(shard => $"sqlite:{run.File($"shard-{shard}.db")}")));
 
     private static async Task<string?> PostgreSqlAsync(BenchDatabase database, Run run)
     {
@@ -112,7 +117,7 @@ internal static class ReplaysRun
 
         if (verdict == "pass" && redis is not null)
         {
-            verdict = await CompareAsync(store!, redis, cancellationToken).ConfigureAwait(false);
+            verdict = await CompareAsync(place, store!, redis, cancellationToken).ConfigureAwait(false);
         }
 
         return (
@@ -124,9 +129,9 @@ internal static class ReplaysRun
     }
 
     /// <summary>The gate's copies of every SKU against the store, once the ledger was followed to its end.</summary>
-    private static async Task<string> CompareAsync(string store, RedisServer redis, CancellationToken cancellationToken)
+    private static async Task<string> CompareAsync(Place place, string store, RedisServer redis, CancellationToken cancellationToken)
     {
-        var opened = await SchemeCatalog.OpenAsync("cached", store, new() { Gate = { Redis = redis.Configuration } }, cancellationToken: cancellationToken).ConfigureAwait(false);
+        var opened = await SchemeCatalog.OpenAsync("cached", store, new() { Gate = { Redis = redis.Configuration, Acknowledge = place.Options?.Contains("Gate") == true ? GateAcknowledgement.Gate : GateAcknowledgement.Store } }, cancellationToken: cancellationToken).ConfigureAwait(false);
         await using var disposing = opened.ConfigureAwait(false);
         var gate = (RedisGate)((DelegatingStockEngine)opened.Engine).Inner;
         var reconciler = await gate.OpenReconcilerAsync(cancellationToken: cancellationToken).ConfigureAwait(false);
@@ -135,7 +140,7 @@ internal static class ReplaysRun
         while (true)
         {
             var comparison = await reconciler.RunAsync(cancellationToken: cancellationToken).ConfigureAwait(false);
-            if (comparison is { IsClean: true, Lagging: 0, Unloaded: 0 } && comparison.Same == comparison.Skus)
+            if (comparison is { IsClean: true, Lagging: 0, Unloaded: 0, Backlog: 0 } && comparison.Same == comparison.Skus)
             {
                 return "pass";
             }

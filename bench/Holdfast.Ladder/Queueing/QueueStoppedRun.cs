@@ -66,7 +66,9 @@ internal static class QueueStoppedRun
         await using var disposingEngine = engine.ConfigureAwait(false);
         var audit = await LedgerAudit.RunAsync(engine, cancellationToken: cancellationToken).ConfigureAwait(false);
         var (known, disorder) = await orders.CheckOrderAsync(engine, cancellationToken).ConfigureAwait(false);
-        var isRight = sold == orders.Accepted && known == orders.Accepted && disorder is null && refused > 0 && orders.Odd is null && acceptedMeanwhile >= bound;
+
+        // What had not been decided when the consumer stopped takes of the bound too: a full queue then accepts nothing at all.
+        var isRight = sold == orders.Accepted && known == orders.Accepted && disorder is null && refused > 0 && orders.Odd is null && depth >= bound;
         output.Line($"accepted {before:#,##0} before the stop, {acceptedMeanwhile:#,##0} in the {down.TotalSeconds:0} s without a consumer (bound {bound:#,##0}, {depth:#,##0} waiting at its end), {refused:#,##0} answers 429{(orders.Odd is null ? "" : $"; and {orders.Odd}")}");
         output.Line($"decided  {sold:#,##0} of {orders.Accepted:#,##0} accepted, the last {drained.TotalSeconds:0.0} s after the consumer was started again ({Output.Show(acceptedMeanwhile / drained.TotalSeconds)}/s, its start included)");
         output.Line($"order    {disorder ?? "as accepted: none was decided before one that was accepted before it was sent"}");

@@ -59,11 +59,7 @@ internal sealed class ReconciliationEndpoint(GateReconciliation reconciliation, 
         }
 
         json.WriteNumber("backlog"u8, latest.Backlog);
-        if (latest.BacklogAge is { } waited)
-        {
-            json.WriteNumber("backlogSeconds"u8, Math.Round(waited.TotalSeconds, 3));
-        }
-
+        json.WriteNumber("backlogSeconds"u8, Math.Round(latest.BacklogAge?.TotalSeconds ?? 0, 3));
         json.WriteNumber("openIncidents"u8, latest.OpenIncidents);
         json.WriteStartArray("incidents"u8);
         foreach (var incident in latest.Incidents)

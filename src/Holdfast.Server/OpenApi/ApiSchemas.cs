@@ -144,6 +144,8 @@ internal static class ApiSchemas
                 ("at", Ref(Time)), ("seconds", Seconds("How long it took.")), ("lastFailed", Boolean()), ("clean", Boolean()), ("open", Boolean()),
                 ("skus", Units()), ("same", Units()), ("lagging", Units()), ("unloaded", Units()), ("differing", Units()), ("units", Units()),
                 ("oldestSeconds?", Seconds("For how long the oldest difference has been known.")),
+                ("backlog", Units()), ("backlogSeconds", Seconds("How long the oldest command in the gate's stream has waited; 0 without one.")), ("openIncidents", Units()),
+                ("incidents", Array(Object(("command", new OpenApiSchema { Type = JsonSchemaType.Object }), ("outcome", Ref("Outcome")), ("at", Ref(Time))))),
                 ("differences", Array(Object(
                     ("sku", Ref(Key)),
                     ("kind", OneOf(Enum.GetValues<GateDifferenceKind>().Where(kind => kind != GateDifferenceKind.None).Select(Endpoints.ReconciliationEndpoint.KindName))),
