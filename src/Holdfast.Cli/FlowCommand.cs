@@ -33,7 +33,8 @@ internal static partial class FlowCommand
             entries away. Stopped or killed at any point, the same command goes on with it; repeated afterwards it changes
             nothing. The first of a month is the best DATE: whole months are dropped at once, a part is deleted row by row.
             Keep the files: 'holdfast audit --archive' proves the ledger from the first entry with them.
-            Exit code 0: archived, or nothing to archive. 1: it could not be done, and nothing was changed.
+            Exit code 0: archived, or nothing to archive. 1: it could not be done, or the connection was lost before the database
+            said whether it was: give the same command again.
 
             Examples:
               holdfast flow archive --store "postgres:Host=db;Database=shop" --before 2026-01-01 --out flow-2025.ndjson.gz --dry-run

@@ -11,6 +11,9 @@ namespace Holdfast;
 /// </summary>
 public sealed class PostgreSqlFlowCopy : IFlowCopy
 {
+    // Asked first, since CREATE SCHEMA IF NOT EXISTS wants the right to make one even where it is there.
+    private const string AreThere = "SELECT to_regclass('holdfast_copy.flow') IS NOT NULL AND to_regclass('holdfast_copy.ledger') IS NOT NULL";
+
     // The lock makes two that begin at once wait for each other: CREATE … IF NOT EXISTS by two transactions fails for one.
     private const string Tables = """
         SELECT pg_advisory_xact_lock(hashtext('holdfast_copy'));
@@ -50,7 +53,7 @@ public sealed class PostgreSqlFlowCopy : IFlowCopy
     public string Location => $"{_server}, table holdfast_copy.flow, ledger {_ledger}";
 
     /// <summary>Opens a copy, making its tables where they are missing.</summary>
-    /// <param name="connectionString">An Npgsql connection string; the user may make a schema, or it is there.</param>
+    /// <param name="connectionString">An Npgsql connection string; the user may make a schema, or the tables are there and it may read and write them.</param>
     /// <param name="ledger">What to call the ledger, 1 to 64 characters: several can be copied into one database.</param>
     /// <param name="cancellationToken">Stops the opening.</param>
     /// <exception cref="ArgumentException">The connection string or the name is not usable.</exception>
@@ -72,10 +75,17 @@ public sealed class PostgreSqlFlowCopy : IFlowCopy
             await copy.RunAsync(
                 async connection =>
                 {
+                    var question = new NpgsqlCommand(AreThere, connection);
+                    await using var disposing = question.ConfigureAwait(false);
+                    if (await question.ExecuteScalarAsync(cancellationToken).ConfigureAwait(false) is true)
+                    {
+                        return;
+                    }
+
                     var transaction = await connection.BeginTransactionAsync(cancellationToken).ConfigureAwait(false);
-                    await using var disposing = transaction.ConfigureAwait(false);
+                    await using var disposingToo = transaction.ConfigureAwait(false);
                     var command = new NpgsqlCommand(Tables, connection, transaction);
-                    await using var disposingToo = command.ConfigureAwait(false);
+                    await using var disposingThree = command.ConfigureAwait(false);
                     await command.ExecuteNonQueryAsync(cancellationToken).ConfigureAwait(false);
                     await transaction.CommitAsync(cancellationToken).ConfigureAwait(false);
                 },

@@ -124,6 +124,22 @@ public sealed class FlowExportTests
         foreign.Error.ShouldContain("--into: ");
     }
 
+    [Fact]
+    public async Task A_user_who_may_only_write_the_tables_that_are_there_exports_too()
+    {
+        using var folder = new TestFolder();
+        await using var engine = SqliteEngine.Open(new() { Path = folder.File("stock.db") });
+        await engine.RestockAsync("in", [("apple", 10)], cancellationToken: Cancel);
+        await using var server = await PostgreSql.SharedPostgreSql.StartOwnAsync("fsync=off");
+        await (await PostgreSqlFlowCopy.OpenAsync(server.ConnectionString, "first", Cancel)).DisposeAsync();
+        await server.RunSqlAsync("CREATE ROLE reporter LOGIN; GRANT USAGE ON SCHEMA holdfast_copy TO reporter; GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA holdfast_copy TO reporter");
+
+        await using var copy = await PostgreSqlFlowCopy.OpenAsync(server.ConnectionString + ";Username=reporter", "second", Cancel);
+        (await copy.GetCursorAsync(Cancel)).ShouldBeNull();
+        await copy.AddAsync(await engine.ReadFlowAsync(new(), Cancel).ToListAsync(Cancel), Cancel);
+        (await ReadCopyAsync("postgres", server.ConnectionString, "second")).ShouldBe(["apple 1 in Restock 10 10"]);
+    }
+
     private static async Task<List<string>> ReadCopyAsync(string kind, string place, string name)
     {
         System.Data.Common.DbConnection connection = kind == "sqlite"
