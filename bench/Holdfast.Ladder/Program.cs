@@ -91,7 +91,7 @@ AddFault(
     [new("--kills", "How often each is killed.", 20), new("--callers", "How many ask at once.", 32), new("--seed", "What moments and commands hang on.", 1)],
     (values, parsed, output, token) => parsed.GetRequiredValue(crashStore) == "postgres"
         ? PostgreSqlCrashRun.RunAsync(values[0], values[1], values[2], output, token)
-        : CrashRun.RunAsync(parsed.GetRequiredValue(crashStore) == "sharded", values[0], values[1], values[2], output, token),
+        : CrashRun.RunAsync(parsed.GetRequiredValue(crashStore) == "sharded", values[0], values[1], values[2], CrashRun.RestartBound, output, token),
     crashStore);
 AddFault(
     "failover",

@@ -179,9 +179,10 @@ public sealed class GateReconciliation : IHostedService, IDisposable
                 await Task.Delay(_options.Interval, _clock, stoppingToken).ConfigureAwait(false);
             }
         }
-        catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+        catch (Exception e) when (stoppingToken.IsCancellationRequested)
         {
-            // The host stops.
+            // The host stops. What was under way may have ended otherwise than by the token.
+            _logger.LogDebug(e, "The comparison stopped.");
         }
         finally
         {

@@ -73,9 +73,10 @@ internal sealed class ReservationSweeper(IStockEngine engine, IOptions<HoldfastO
                 }
             }
         }
-        catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+        catch (Exception e) when (stoppingToken.IsCancellationRequested)
         {
-            // The host stops; what is due stays due and is released by whoever looks next.
+            // The host stops; what is due stays due and is released by whoever looks next. A store may fail otherwise than by the token.
+            logger.LogDebug(e, "The sweeper stopped.");
         }
     }
 

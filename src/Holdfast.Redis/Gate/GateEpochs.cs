@@ -237,9 +237,10 @@ internal sealed class GateEpochs : IAsyncDisposable
                 await BeatOnceAsync(cancellationToken).ConfigureAwait(false);
             }
         }
-        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        catch (Exception e) when (cancellationToken.IsCancellationRequested)
         {
-            // Disposed.
+            // Disposed. A call that was under way may have ended otherwise than by its token, since its connection may be closing, too.
+            _logger.LogDebug(e, "Stopped while the store's lease was being renewed.");
         }
     }
 

@@ -144,9 +144,10 @@ internal sealed class GateFollower : IAsyncDisposable
                 }
             }
         }
-        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        catch (Exception e) when (cancellationToken.IsCancellationRequested)
         {
-            // Disposed.
+            // Disposed. A call that was under way may have ended otherwise than by its token, since its connection may be closing, too.
+            _logger.LogDebug(e, "Stopped while the store's ledger was being followed.");
         }
     }
 
@@ -248,9 +249,10 @@ internal sealed class GateFollower : IAsyncDisposable
         {
             _logger.LogWarning(e, "The stock and the ids could not be loaded into the gate; trying again.");
         }
-        catch (OperationCanceledException)
+        catch (Exception e)
         {
-            // Disposed.
+            // Disposed, as above.
+            _logger.LogDebug(e, "Stopped while the stock and the ids were being loaded.");
         }
     }
 }

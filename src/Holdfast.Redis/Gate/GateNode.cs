@@ -319,9 +319,10 @@ internal sealed class GateNode : IAsyncDisposable
                 }
             }
         }
-        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        catch (Exception e) when (cancellationToken.IsCancellationRequested)
         {
-            // Disposed.
+            // Disposed. A call that was under way may have ended otherwise than by its token, since its connection may be closing, too.
+            _logger.LogDebug(e, "Stopped while the lease was being renewed.");
         }
     }
 

@@ -167,9 +167,10 @@ public sealed partial class Sharding : IStockEngine, IFlowEnd
                 }
             }
         }
-        catch (OperationCanceledException) when (_closing.IsCancellationRequested)
+        catch (Exception e) when (_closing.IsCancellationRequested)
         {
-            // Closing.
+            // Closing. A shard that is asked may fail otherwise than by the token.
+            _calls.Logger.LogDebug(e, "Recovery stopped.");
         }
     }
 }
