@@ -38,8 +38,8 @@ public sealed class ConformanceDocumentTests
 
             <!-- Written by ConformanceDocumentTests; run the tests with HOLDFAST_UPDATE_DOCS=1 to write it anew. -->
 
-            Every scheme is held to the same cases, by one theory of scheme × case (`tests/Holdfast.Tests/Conformance`), and each case ends
-            with an audit of what it touched. `holdfast verify` runs the same cases against a deployment. Where a scheme does not give a
+            Every scheme is held to the same cases (`tests/Holdfast.Tests/Conformance`): one after the other on one shared store, and, but for
+            schemes whose stores are slow to open, each on a store of its own. Each case ends with an audit of what it touched. `holdfast verify` runs the same cases against a deployment. Where a scheme does not give a
             promise that a case needs, the case asserts the weaker promise instead, or says that it does not apply; nothing is skipped in silence.
 
             **full**: the whole case · **weaker**: what can be promised without the trait · **—**: does not apply.

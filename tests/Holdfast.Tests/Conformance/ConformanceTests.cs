@@ -2,7 +2,7 @@ using Holdfast.Testing;
 
 namespace Holdfast.Tests.Conformance;
 
-/// <summary>Every scheme × every case.</summary>
+/// <summary>Every scheme × every case, each on a store of its own; what is slow to open is in <see cref="SharedStoreTests"/> only.</summary>
 public sealed class ConformanceTests(ITestOutputHelper output)
 {
     [Theory]

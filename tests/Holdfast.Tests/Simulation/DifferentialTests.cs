@@ -25,7 +25,7 @@ public sealed class DifferentialTests(ITestOutputHelper output)
 
         await using var probe = await scheme.OpenAsync();
         var hasGlobalIds = probe.Engine.Traits.HasFlag(StockTraits.GlobalIds);
-        foreach (var seed in TheSeeds())
+        foreach (var seed in TheSeeds(scheme.IsSlowToOpen ? Seeds / 2 : Seeds))
         {
             var report = await DifferentialTest.RunAsync(
                 async clock => await scheme.OpenEngineAsync(clock), seed, new() { Commands = 1_500, BatchesBetweenReads = 60, IsOneStore = hasGlobalIds }, TestContext.Current.CancellationToken);
@@ -81,10 +81,10 @@ public sealed class DifferentialTests(ITestOutputHelper output)
         runs.ShouldBe(2);
     }
 
-    private static IEnumerable<int> TheSeeds()
+    private static IEnumerable<int> TheSeeds(int seeds)
     {
         static int? Number(string name) => int.TryParse(Environment.GetEnvironmentVariable(name), CultureInfo.InvariantCulture, out var number) ? number : null;
-        return Number("HOLDFAST_SEED") is { } one ? [one] : Enumerable.Range(1, Number("HOLDFAST_SEEDS") ?? Seeds);
+        return Number("HOLDFAST_SEED") is { } one ? [one] : Enumerable.Range(1, Number("HOLDFAST_SEEDS") ?? seeds);
     }
 
     /// <summary>Answers a refund over the cap as if it had been applied.</summary>
