@@ -18,6 +18,11 @@ public sealed partial class PostgreSqlEngine
         ArgumentOutOfRangeException.ThrowIfLessThan(queues, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(queues, 1_024);
         ArgumentOutOfRangeException.ThrowIfLessThan(maxMessages, 1);
+        if (MaxConnections < 2)
+        {
+            throw new PostgreSqlStoreException("A queue holds one connection while the engine uses another: Maximum Pool Size must be at least 2.");
+        }
+
         await MakeQueueTablesAsync(cancellationToken).ConfigureAwait(false);
         await QueryAsync(
             $"INSERT INTO {Schema.Quote(_options.Schema)}.queue_partition(queue) SELECT generate_series(0, $1::bigint - 1) ON CONFLICT DO NOTHING",
@@ -39,6 +44,9 @@ public sealed partial class PostgreSqlEngine
     internal NpgsqlDataSource Source => _source;
 
     internal int TimeoutSeconds => _timeoutSeconds;
+
+    /// <summary>Most connections that the pool makes.</summary>
+    internal int MaxConnections => new NpgsqlConnectionStringBuilder(_source.ConnectionString).MaxPoolSize;
 
     /// <summary>A connection that is open.</summary>
     internal ValueTask<NpgsqlConnection> ConnectAsync(CancellationToken cancellationToken)
