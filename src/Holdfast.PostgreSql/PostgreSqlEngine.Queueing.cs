@@ -8,7 +8,7 @@ namespace Holdfast;
 public sealed partial class PostgreSqlEngine
 {
     /// <summary>Opens the queues that lie in this store's schema, making them where they are missing. Any number of processes may send and consume.</summary>
-    /// <param name="queues">How many, 1 to 1,024: the same in every process, and not to be changed while commands wait in them.</param>
+    /// <param name="queues">How many, 1 to 1,024: the same in every process, and not to be changed while commands wait in them. At most half as many as the pool has connections are decided at once.</param>
     /// <param name="maxMessages">Most messages in all of them, counted about once a second; past it they are full.</param>
     /// <param name="clock">The clock of pauses; the system's by default. (What is put aside goes by the database's.)</param>
     /// <param name="cancellationToken">Stops the opening.</param>

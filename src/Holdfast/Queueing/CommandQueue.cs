@@ -282,7 +282,10 @@ public sealed class CommandQueue : DelegatingStockEngine
             Deadline = now + _options.Deadline,
             Tries = 0,
         };
-        var message = new QueueMessage(again.QueueOf(Transport.Queues), QueuedCommandJson.Write(again));
+
+        // Back into the queue that it came from, which has a consumer. Whoever sends letters again may have been opened with
+        // another number of queues than those who decide, and one of its own might be read by nobody.
+        var message = new QueueMessage(dead.Queue < Transport.Queues ? dead.Queue : again.QueueOf(Transport.Queues), QueuedCommandJson.Write(again));
         return await Transport.RequeueDeadAsync(letter, message, cancellationToken).ConfigureAwait(false) switch
         {
             SendStatus.None => StockResult.Of(StockStatus.UnknownTarget),

@@ -164,6 +164,12 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
             if (item.Delivery.Deliveries > _options.MaxDeliveries)
             {
                 item.Poison($"it was handed out {item.Delivery.Deliveries} times and never finished");
+                if (queued.Command.IsTransition && (await EarlierOutcomeAsync(queued.Command, stoppingToken).ConfigureAwait(false)).Earlier is { } earlier)
+                {
+                    // It was finished, but for its acknowledgement.
+                    item.DeadReason = null;
+                    item.Result = earlier;
+                }
             }
             else if (queued.Deadline <= now && queued.Command.Verb != StockVerb.Abandon)
             {
@@ -192,25 +198,32 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
             return;
         }
 
-        var target = await PatientlyAsync(() => owner.Decider.GetOperationAsync(queued.Command.Target ?? queued.Command.Id, stoppingToken), stoppingToken).ConfigureAwait(false);
-        if (!queued.Command.IsTransition)
+        var (target, earlier) = await EarlierOutcomeAsync(queued.Command, stoppingToken).ConfigureAwait(false);
+        if (queued.Command.IsTransition)
         {
-            item.Closing = target switch
-            {
-                null => StockResult.Of(StockStatus.UnknownTarget),
-                { State: OperationState.Reserved } => StockResult.Of(StockStatus.InvalidTargetState),
-                _ => late,
-            };
+            item.Result = earlier ?? (target is null && queued.Command.Verb == StockVerb.Confirm ? StockResult.Of(StockStatus.UnknownTarget) : late);
             return;
         }
 
-        item.Result = (queued.Command.Verb, target?.State) switch
+        item.Closing = target switch
         {
-            (StockVerb.Confirm, null) => StockResult.Of(StockStatus.UnknownTarget),
-            (StockVerb.Confirm, OperationState.Confirmed) => new() { Status = StockStatus.Replayed, Original = StockStatus.Done, AcknowledgedBy = Acknowledgement.Store },
-            (StockVerb.Cancel, OperationState.Cancelled) => new() { Status = StockStatus.Replayed, Original = StockStatus.Cancelled, AcknowledgedBy = Acknowledgement.Store },
+            null => StockResult.Of(StockStatus.UnknownTarget),
+            { State: OperationState.Reserved } => StockResult.Of(StockStatus.InvalidTargetState),
             _ => late,
         };
+    }
+
+    /// <summary>The target of a command; and for a Confirm or Cancel that is to be seen in its target, the answer that it would be given now.</summary>
+    private async ValueTask<(OperationView? Target, StockResult? Earlier)> EarlierOutcomeAsync(StockCommand command, CancellationToken stoppingToken)
+    {
+        var target = await PatientlyAsync(() => owner.Decider.GetOperationAsync(command.Target!, stoppingToken), stoppingToken).ConfigureAwait(false);
+        StockResult? earlier = (command.Verb, target?.State) switch
+        {
+            (StockVerb.Confirm, OperationState.Confirmed) => new() { Status = StockStatus.Replayed, Original = StockStatus.Done, AcknowledgedBy = Acknowledgement.Store },
+            (StockVerb.Cancel, OperationState.Cancelled) => new() { Status = StockStatus.Replayed, Original = StockStatus.Cancelled, AcknowledgedBy = Acknowledgement.Store },
+            _ => null,
+        };
+        return (target, earlier);
     }
 
     /// <summary>Executes commands until each has a result, is put aside, or is given up.</summary>

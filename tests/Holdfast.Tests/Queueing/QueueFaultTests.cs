@@ -168,6 +168,54 @@ public sealed class QueueFaultTests
         (await VerdictAsync(queue, "o2")).Result.Status.ShouldBe(StockStatus.Done);
     }
 
+    /// <summary>The command line sends letters again without knowing how many queues the server was started with: none may end in a queue that nobody reads.</summary>
+    [Fact]
+    public async Task A_letter_that_is_sent_again_goes_to_a_queue_that_is_read()
+    {
+        await using var start = new SchemeStart(new());
+        var store = await PostgreSqlEngine.OpenAsync(await SharedPostgreSql.NewStoreAsync(start), cancellationToken: Stop);
+        var verdicts = await store.OpenVerdictsAsync(Stop);
+        await using var queue = new CommandQueue(store, await store.OpenQueueAsync(queues: 1, cancellationToken: Stop), verdicts, new() { RetryDelay = TimeSpan.FromMilliseconds(20), MaxTries = 1 }, new Scripted(store)
+        {
+            Answer = async commands => commands.Any(static command => command.Id.StartsWith("bad", StringComparison.Ordinal) && command.Verb == StockVerb.Deduct)
+                ? throw new InvalidOperationException("The engine stumbles.")
+                : await store.ExecuteAsync(commands, Stop),
+        });
+        await store.RestockAsync("r1", [("A", 10)], cancellationToken: Stop);
+        for (var i = 0; i < 5; i++)
+        {
+            await queue.DeductAsync($"bad{i}", [("A", 1)], cancellationToken: Stop);
+        }
+
+        queue.Start();
+        await UntilAsync(async () => (await queue.MeasureAsync(Stop)).Depth.Dead == 5);
+        var elsewhere = new CommandQueue(store, await store.OpenQueueAsync(queues: 16, cancellationToken: Stop), verdicts);
+        foreach (var letter in await elsewhere.Transport.PeekDeadAsync(10, Stop))
+        {
+            (await elsewhere.RequeueDeadAsync(letter.Letter, $"good{letter.Letter}", Stop)).Status.ShouldBe(StockStatus.Pending);
+            (await VerdictAsync(queue, $"good{letter.Letter}")).Result.Status.ShouldBe(StockStatus.Done);
+        }
+
+        await elsewhere.Transport.DisposeAsync();
+    }
+
+    /// <summary>A Confirm that was executed, and whose acknowledgement was lost again and again, is not told as given up.</summary>
+    [Fact]
+    public async Task A_confirm_that_was_executed_is_no_poison()
+    {
+        await using var start = new SchemeStart(new());
+        var parts = await QueuedSchemes.Transports["memory"](start, 1);
+        await using var queue = parts.Open(new() { RetryDelay = TimeSpan.FromMilliseconds(20), MaxDeliveries = 2 });
+        await queue.Inner.RestockAsync("r1", [("A", 1)], cancellationToken: Stop);
+        await queue.Inner.ReserveAsync("h1", [("A", 1)], TimeSpan.FromMinutes(5), cancellationToken: Stop);
+        var falls = 0;
+        queue.Failpoint = step => step == ConsumerStep.Executed && Interlocked.Increment(ref falls) <= 2 ? throw new InvalidOperationException("The process ends.") : ValueTask.CompletedTask;
+        await queue.EnqueueAsync(StockCommand.Confirm("h1"), "c1", cancellationToken: Stop);
+        queue.Start();
+        (await VerdictAsync(queue, "c1")).Result.IsApplied.ShouldBeTrue();
+        (await queue.MeasureAsync(Stop)).Depth.Dead.ShouldBe(0);
+    }
+
     /// <summary>Whoever waits a moment is told what is known, not only who waits long or not at all.</summary>
     [Fact]
     public async Task A_short_wait_finds_a_verdict_that_is_there()
@@ -195,9 +243,7 @@ public sealed class QueueFaultTests
         }
 
         queue.Start();
-        var began = TimeProvider.System.GetTimestamp();
         await UntilAsync(async () => (await store.GetStockAsync("A", cancellationToken: Stop)).Sold == 500);
-        TimeProvider.System.GetElapsedTime(began).ShouldBeLessThan(TimeSpan.FromSeconds(15));
         (await LedgerAudit.RunAsync(store, cancellationToken: Stop)).ToString().ShouldStartWith("audit passed");
     }
 
