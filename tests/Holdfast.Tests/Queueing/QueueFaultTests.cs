@@ -4,7 +4,6 @@ using Holdfast.Queueing;
 using Holdfast.Testing;
 using Holdfast.Tests.Conformance;
 using Holdfast.Tests.PostgreSql;
-using Holdfast.Wire;
 using Npgsql;
 using RabbitMQ.Client;
 using RabbitMQ.Client.Exceptions;
