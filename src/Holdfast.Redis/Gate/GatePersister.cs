@@ -22,6 +22,7 @@ internal sealed class GatePersister : IAsyncDisposable
     private const int EntriesALook = 200;
 
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(5);
+    private static readonly TimeSpan s_longestPause = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan s_pauseOfFailure = TimeSpan.FromMilliseconds(50);
 
     private readonly IStockEngine _engine;
@@ -211,15 +212,19 @@ internal sealed class GatePersister : IAsyncDisposable
                     await _wake.WaitAsync(both.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
                 }
 
-                pause = s_pause;
+                var isIdle = !IsAwaited && _unsettled.Count == 0;
                 while (!IsPaused && _epochs.Current is not 0 and var epoch && !cancellationToken.IsCancellationRequested)
                 {
                     if (!await (_node.Latest.Leads ? StepAsync(epoch, cancellationToken) : LookAsync(epoch, cancellationToken)).ConfigureAwait(false))
                     {
                         break;
                     }
+
+                    isIdle = false;
                 }
 
+                // Redis is asked less and less often while nothing comes, from 5 to 50 ms in a second; what this process adds is seen at once.
+                pause = !isIdle ? s_pause : pause * 1.05 < s_longestPause ? pause * 1.05 : s_longestPause;
                 _hasFailed = false;
             }
             catch (RedisStoreException e)
