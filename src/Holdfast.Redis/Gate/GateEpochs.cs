@@ -429,7 +429,7 @@ internal sealed class GateEpochs : IAsyncDisposable
         var epoch = await _store.AdvanceGateAsync(_options.Name, cancellationToken).ConfigureAwait(false);
         _logger.LogWarning("The gate {Name} in {Server} is closed or has lost something: epoch {Epoch} is being begun.", _options.Name, _redis.Server, epoch);
         var ended = _clock.GetTimestamp();
-        RedisValue[] opening = [epoch, "open"];
+        RedisValue[] opening = [epoch, _node.Name];
         if ((long)await _redis.RunAsync(GateScripts.Carry, _node.Keys, opening, cancellationToken).ConfigureAwait(false) != 1
             || !await CarryAsync(epoch, cancellationToken).ConfigureAwait(false)
             || !await AwaitOthersAsync(epoch, ended, key, patience, cancellationToken).ConfigureAwait(false))

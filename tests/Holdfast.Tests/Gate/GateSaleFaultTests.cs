@@ -76,9 +76,10 @@ public sealed class GateSaleFaultTests : IAsyncLifetime
         // On the old primary two can't begin an epoch of its own.
         await _server.CliAsync("SET", $"{{{_options.Name}}}:gate:begins", "another");
         wayOfOne.Lead(other.Port);
-        one.Sale.Persister.IsPaused = two.Sale.Persister.IsPaused = false;
+        one.Sale.Persister.IsPaused = false;
         await UntilAsync(() => one.Sale.Epochs.Current > before, TimeSpan.FromSeconds(20), "one sells on the new primary");
         wayOfTwo.Lead(other.Port);
+        two.Sale.Persister.IsPaused = false;
         await UntilAsync(() => two.Sale.Epochs.Current == one.Sale.Epochs.Current, TimeSpan.FromSeconds(20), "two has come over");
         await UntilAsync(async () => await one.GetOperationAsync("kept", Cancel) is not null, TimeSpan.FromSeconds(10), "what two had acknowledged is in the store");
         (await one.GetStockAsync("A", cancellationToken: Cancel)).Available.ShouldBe(9);
@@ -164,6 +165,7 @@ public sealed class GateSaleFaultTests : IAsyncLifetime
         await gate.SettleAsync(Cancel);
         isFirst.ShouldBeFalse();
         await gate.CatchUpAsync(Cancel);
+        (await gate.GetStockAsync(["A"], new() { MaxStaleness = TimeSpan.FromMinutes(1) }, Cancel)).ShouldHaveSingleItem().Available.ShouldBe(7);
         (await gate.DeductAsync("o2", [("A", 5)], cancellationToken: Cancel)).Status.ShouldBe(StockStatus.Done);
     }
 
