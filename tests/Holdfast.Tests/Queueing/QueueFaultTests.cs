@@ -425,8 +425,23 @@ public sealed class QueueFaultTests
     private sealed class FailsToSettle(ICommandTransport inner) : DelegatingTransport(inner)
     {
         private int _failures;
+        private bool _hadFullBatch;
 
         public int Failures => Volatile.Read(ref _failures);
+
+        /// <summary>The first batch is a full one, so that there is a neighbour in it.</summary>
+        public override async ValueTask<IReadOnlyList<QueueDelivery>> ReceiveAsync(int queue, int most, CancellationToken cancellationToken = default)
+        {
+            var deliveries = new List<QueueDelivery>();
+            do
+            {
+                deliveries.AddRange(await base.ReceiveAsync(queue, most - deliveries.Count, cancellationToken));
+            }
+            while (!_hadFullBatch && deliveries.Count < most);
+
+            _hadFullBatch = true;
+            return deliveries;
+        }
 
         public override async ValueTask SettleAsync(int queue, IReadOnlyList<QueueSettlement> settlements, CancellationToken cancellationToken = default)
         {
