@@ -118,9 +118,16 @@ public sealed class GroupCommitTests
         var stuck = engine.RestockAsync("r", [("A", 10)], cancellationToken: Token).AsTask();
         await inner.CallsReached(1);
         var behind = engine.RestockAsync("s", [("A", 10)], cancellationToken: Token).AsTask();
-        clock.Advance(TimeSpan.FromSeconds(7));
-        (await stuck.WaitAsync(TimeSpan.FromSeconds(10), Token)).Status.ShouldBe(StockStatus.InDoubt);
-        (await behind.WaitAsync(TimeSpan.FromSeconds(10), Token)).Status.ShouldBe(StockStatus.Busy);
+
+        // The limit of a call begins a moment after the call, perhaps after the clock was moved on: then it has to be moved on again.
+        var both = Task.WhenAll(stuck, behind).WaitAsync(TimeSpan.FromSeconds(30), Token);
+        while (!both.IsCompleted)
+        {
+            clock.Advance(TimeSpan.FromSeconds(7));
+            await Task.WhenAny(both, Task.Delay(TimeSpan.FromMilliseconds(10), TimeProvider.System, Token));
+        }
+
+        (await both).Select(result => result.Status).ShouldBe([StockStatus.InDoubt, StockStatus.Busy]);
         inner.OpenForEver();
         await engine.DisposeAsync();
     }
