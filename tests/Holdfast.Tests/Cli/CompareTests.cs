@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Xml.Linq;
 using Holdfast.Cli.Bench;
 using Holdfast.Cli.Compare;
+using Holdfast.Tests.PostgreSql;
 
 namespace Holdfast.Tests.Cli;
 
@@ -50,7 +51,7 @@ public sealed class CompareTests : IDisposable
     [Fact]
     public async Task On_servers_of_its_own_it_measures_what_needs_them()
     {
-        GivenServer.SkipWhereGiven();
+        SharedPostgreSql.SkipWhereGiven();
         var run = await CommandRun.RunAsync("bench", "compare", "--schemes", "batched,cached-gate", "--workloads", "sold-out", "--seconds", "1", "--callers", "16", "--start-servers", "--out", _folder, "--json");
 
         run.ExitCode.ShouldBe(0, run.Error);
