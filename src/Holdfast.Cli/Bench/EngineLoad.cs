@@ -11,7 +11,7 @@ internal static class EngineLoad
         foreach (var restock in workload.Openings(units))
         {
             cancellationToken.ThrowIfCancellationRequested();
-            var result = await patience.ExecuteAsync(restock).ConfigureAwait(false);
+            var result = await patience.ExecuteAsync(restock, cancellationToken).ConfigureAwait(false);
             if (!result.IsApplied)
             {
                 throw new InvalidOperationException($"The store could not be stocked: {restock} was answered {result}.");
