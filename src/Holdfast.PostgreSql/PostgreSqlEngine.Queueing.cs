@@ -8,7 +8,7 @@ namespace Holdfast;
 public sealed partial class PostgreSqlEngine
 {
     /// <summary>Opens the queues that lie in this store's schema, making them where they are missing. Any number of processes may send and consume.</summary>
-    /// <param name="queues">How many, 1 to 1,024: the same in every process, and not to be changed while commands wait in them.</param>
+    /// <param name="queues">How many, 1 to 1,024: the same in every process, and not to be changed while commands wait in them. At most half as many as the pool has connections are decided at once.</param>
     /// <param name="maxMessages">Most messages in all of them, counted about once a second; past it they are full.</param>
     /// <param name="clock">The clock of pauses; the system's by default. (What is put aside goes by the database's.)</param>
     /// <param name="cancellationToken">Stops the opening.</param>
@@ -18,6 +18,11 @@ public sealed partial class PostgreSqlEngine
         ArgumentOutOfRangeException.ThrowIfLessThan(queues, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(queues, 1_024);
         ArgumentOutOfRangeException.ThrowIfLessThan(maxMessages, 1);
+        if (MaxConnections < 2)
+        {
+            throw new PostgreSqlStoreException("A queue holds one connection while the engine uses another: Maximum Pool Size must be at least 2.");
+        }
+
         await MakeQueueTablesAsync(cancellationToken).ConfigureAwait(false);
         await QueryAsync(
             $"INSERT INTO {Schema.Quote(_options.Schema)}.queue_partition(queue) SELECT generate_series(0, $1::bigint - 1) ON CONFLICT DO NOTHING",
@@ -39,6 +44,9 @@ public sealed partial class PostgreSqlEngine
     internal NpgsqlDataSource Source => _source;
 
     internal int TimeoutSeconds => _timeoutSeconds;
+
+    /// <summary>Most connections that the pool makes.</summary>
+    internal int MaxConnections => new NpgsqlConnectionStringBuilder(_source.ConnectionString).MaxPoolSize;
 
     /// <summary>A connection that is open.</summary>
     internal ValueTask<NpgsqlConnection> ConnectAsync(CancellationToken cancellationToken)

@@ -21,6 +21,10 @@ internal sealed class PostgreSqlQueue : ICommandTransport
     private readonly long _maxMessages;
     private readonly TimeProvider _clock;
     private readonly One[] _queues;
+
+    /// <summary>A batch holds a connection while the engine executes it over another one: with one each, all of a pool would wait for each other. So half of them at most.</summary>
+    private readonly SemaphoreSlim _holding;
+
     private readonly string _insert, _lock, _readDue, _readNew, _nextDue, _delete, _defer, _bury, _count, _measure, _peek, _drop;
     private long _estimate;
     private long _countedAt;
@@ -32,6 +36,7 @@ internal sealed class PostgreSqlQueue : ICommandTransport
         _maxMessages = maxMessages;
         _clock = clock;
         _queues = [.. Enumerable.Range(0, queues).Select(static _ => new One())];
+        _holding = new(Math.Max(engine.MaxConnections / 2, 1));
         _countedAt = clock.GetTimestamp() - (2 * clock.TimestampFrequency);
         var s = Schema.Quote(engine.Options.Schema);
         const string now = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -123,6 +128,8 @@ internal sealed class PostgreSqlQueue : ICommandTransport
             }
 
             var pause = s_look;
+            await _holding.WaitAsync(cancellationToken).ConfigureAwait(false);
+            Volatile.Write(ref one.Holds, 1);
             try
             {
                 one.Connection = await _engine.ConnectAsync(cancellationToken).ConfigureAwait(false);
@@ -182,6 +189,7 @@ internal sealed class PostgreSqlQueue : ICommandTransport
             one.Held.Clear();
             one.Connection = null;
             await connection.DisposeAsync().ConfigureAwait(false);
+            LetGo(one);
         }
         catch (Exception e) when (Failure.IsOfStore(e))
         {
@@ -193,27 +201,16 @@ internal sealed class PostgreSqlQueue : ICommandTransport
     {
         var one = _queues[queue];
         one.Held.Clear();
-        if (Interlocked.Exchange(ref one.Connection, null) is not { } connection)
-        {
-            return;
-        }
-
-        await using var disposing = connection.ConfigureAwait(false);
-        if (connection.FullState != System.Data.ConnectionState.Open)
-        {
-            return;
-        }
-
         try
         {
-            var roll = new NpgsqlCommand(Statements.RollBack, connection) { CommandTimeout = _engine.TimeoutSeconds };
-            await using var disposingToo = roll.ConfigureAwait(false);
-            await roll.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
+            if (Interlocked.Exchange(ref one.Connection, null) is { } connection)
+            {
+                await RollBackAsync(connection).ConfigureAwait(false);
+            }
         }
-        catch (Exception e) when (Failure.IsOfStore(e))
+        finally
         {
-            // The transaction goes with its connection.
-            _ = _engine.Described(e);
+            LetGo(one);
         }
     }
 
@@ -296,6 +293,36 @@ internal sealed class PostgreSqlQueue : ICommandTransport
             {
                 await ReleaseAsync(queue).ConfigureAwait(false);
             }
+        }
+    }
+
+    private void LetGo(One one)
+    {
+        if (Interlocked.Exchange(ref one.Holds, 0) == 1)
+        {
+            _holding.Release();
+        }
+    }
+
+    /// <summary>Ends a transaction and gives its connection back.</summary>
+    private async ValueTask RollBackAsync(NpgsqlConnection connection)
+    {
+        await using var disposing = connection.ConfigureAwait(false);
+        if (connection.FullState != System.Data.ConnectionState.Open)
+        {
+            return;
+        }
+
+        try
+        {
+            var roll = new NpgsqlCommand(Statements.RollBack, connection) { CommandTimeout = _engine.TimeoutSeconds };
+            await using var disposingToo = roll.ConfigureAwait(false);
+            await roll.ExecuteNonQueryAsync(CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (Exception e) when (Failure.IsOfStore(e))
+        {
+            // The transaction goes with its connection.
+            _ = _engine.Described(e);
         }
     }
 
@@ -383,6 +410,9 @@ internal sealed class PostgreSqlQueue : ICommandTransport
     {
         /// <summary>Holds the transaction that holds the batch.</summary>
         public NpgsqlConnection? Connection;
+
+        /// <summary>1 while it has one of the places of those who hold a batch.</summary>
+        public int Holds;
 
         /// <summary>What the consumer holds: its number, and the other half of its key.</summary>
         public Dictionary<long, long> Held { get; } = [];

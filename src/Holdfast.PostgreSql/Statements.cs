@@ -163,7 +163,7 @@ internal sealed class Statements
                 INSERT INTO {s}.gate_node AS n(gate, node, carried, until) VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond')
                 ON CONFLICT (gate, node) DO UPDATE SET carried = excluded.carried, until = excluded.until
             )
-            SELECT epoch FROM {s}.gate WHERE name = $1
+            SELECT epoch FROM {s}.gate WHERE name = $1 FOR SHARE
             """;
         AdvanceGate = $"""
             INSERT INTO {s}.gate AS g(name, turn, epoch) VALUES ($1, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)

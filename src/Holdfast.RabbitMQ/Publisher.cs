@@ -50,7 +50,7 @@ internal sealed class Publisher(RabbitMqTransport owner, TimeSpan confirmTimeout
         try
         {
             using var limit = new CancellationTokenSource(confirmTimeout, clock);
-            session = _session is { IsOpen: true } open ? open : _session = await Session.OpenAsync(await owner.ChannelAsync(isPublishing: true, limit.Token).ConfigureAwait(false)).ConfigureAwait(false);
+            session = _session is { IsOpen: true } open ? open : _session = await Session.OpenAsync(owner, await owner.ChannelAsync(isPublishing: true, limit.Token).ConfigureAwait(false)).ConfigureAwait(false);
             batch = new(confirmations);
             await session.PublishAsync(messages, batch, new() { DeliveryMode = DeliveryModes.Persistent, Timestamp = new(clock.GetUtcNow().ToUnixTimeSeconds()) }, limit.Token).ConfigureAwait(false);
         }
@@ -131,6 +131,7 @@ internal sealed class Publisher(RabbitMqTransport owner, TimeSpan confirmTimeout
     /// <summary>A channel in confirm mode, and what it has not confirmed yet.</summary>
     private sealed class Session
     {
+        private readonly RabbitMqTransport _owner;
         private readonly IChannel _channel;
         private readonly Lock _lock = new();
         private readonly Dictionary<ulong, (Batch Batch, int Index)> _outstanding = [];
@@ -139,13 +140,17 @@ internal sealed class Publisher(RabbitMqTransport owner, TimeSpan confirmTimeout
         private ulong _lowest = 1;
         private bool _isAbandoned;
 
-        private Session(IChannel channel) => _channel = channel;
+        private Session(RabbitMqTransport owner, IChannel channel)
+        {
+            _owner = owner;
+            _channel = channel;
+        }
 
         public bool IsOpen => _channel.IsOpen && !Volatile.Read(ref _isAbandoned);
 
-        public static ValueTask<Session> OpenAsync(IChannel channel)
+        public static ValueTask<Session> OpenAsync(RabbitMqTransport owner, IChannel channel)
         {
-            var session = new Session(channel);
+            var session = new Session(owner, channel);
             channel.BasicAcksAsync += (_, e) => session.TakeAsync(e.DeliveryTag, e.Multiple, Confirmation.Confirmed);
             channel.BasicNacksAsync += (_, e) => session.TakeAsync(e.DeliveryTag, e.Multiple, Confirmation.Rejected);
 
@@ -241,6 +246,7 @@ internal sealed class Publisher(RabbitMqTransport owner, TimeSpan confirmTimeout
 
         private Task ReturnedAsync(object sender, BasicReturnEventArgs e)
         {
+            _owner.ForgetQueues();
             Abandon();
             return Task.CompletedTask;
         }

@@ -15,7 +15,7 @@ public sealed record RabbitMqOptions
     /// <summary>Most messages in all queues; past it they are full. (RabbitMQ refuses a little late: some more may be taken.)</summary>
     public long MaxMessages { get; init; } = 1_000_000;
 
-    /// <summary>Most dead letters that are kept; past it what should become one stays in its queue.</summary>
+    /// <summary>Most dead letters that are kept; past it what should become one is put aside and comes again until there is room.</summary>
     public long MaxDeadLetters { get; init; } = 100_000;
 
     /// <summary>For how long what is put aside stays away, 1 millisecond to 1 hour. The queues are made with it.</summary>

@@ -31,7 +31,7 @@ public sealed class RabbitMqTransport : ICommandTransport
     private readonly SemaphoreSlim _connecting = new(1, 1);
     private readonly string _later, _dead;
     private IConnection? _publishing, _consuming;
-    private bool _isDeclared;
+    private volatile bool _isDeclared;
     private int _isClosed;
 
     private RabbitMqTransport(RabbitMqOptions options, TimeProvider clock, ILogger logger)
@@ -178,22 +178,63 @@ public sealed class RabbitMqTransport : ICommandTransport
             throw new CommandTransportException($"{Location}: the connection that held the batch is gone.");
         }
 
-        var moved = settlements.Where(static settlement => settlement.Kind != SettlementKind.Done).Select(settlement => Moved(queue, settlement)).ToArray();
-        if ((await _settling.PublishAsync(moved, cancellationToken).ConfigureAwait(false)).Any(static confirmation => confirmation != Confirmation.Confirmed))
-        {
-            // The originals stay, and come again; a copy that did arrive does no harm beside them.
-            throw new CommandTransportException($"{Location} did not take what was to be put aside or given up; is {_dead} or {_later} full?");
-        }
-
         try
         {
-            // Deliveries are settled in the order in which they came, and all of them: one answer covers them.
-            await reader.Channel.BasicAckAsync((ulong)settlements.Max(static settlement => settlement.Delivery.Tag), multiple: true, cancellationToken).ConfigureAwait(false);
+            var staying = await MoveAsync(queue, [.. settlements.Where(static settlement => settlement.Kind != SettlementKind.Done)], cancellationToken).ConfigureAwait(false);
+            if (staying.Length == 0)
+            {
+                // Deliveries are settled in the order in which they came, and all of them: one answer covers them.
+                await reader.Channel.BasicAckAsync((ulong)settlements.Max(static settlement => settlement.Delivery.Tag), multiple: true, cancellationToken).ConfigureAwait(false);
+                return;
+            }
+
+            // The others don't wait for them.
+            await AcknowledgeAsync(reader, settlements, staying, cancellationToken).ConfigureAwait(false);
+            for (var failures = 0; staying.Length > 0; failures++)
+            {
+                // Tried in place for as long as the channel is open. Giving them back would hand out again all that waits
+                // behind them, again and again, until it counted as poison.
+                _logger.LogWarning("{Location} did not take {Count} messages that were to be put aside or given up; is {Dead} or {Later} full? Queue {Queue} waits for it.", Location, staying.Length, _dead, _later, queue);
+                await Task.Delay(TimeSpan.FromMilliseconds(100 << Math.Min(failures, 5)), _clock, cancellationToken).ConfigureAwait(false);
+                if (!reader.Channel.IsOpen)
+                {
+                    throw new CommandTransportException($"{Location} did not take what was to be put aside or given up, and the channel that held it is closed: it comes again.");
+                }
+
+                var tried = staying;
+                staying = await MoveAsync(queue, tried, cancellationToken).ConfigureAwait(false);
+                await AcknowledgeAsync(reader, tried, staying, cancellationToken).ConfigureAwait(false);
+            }
         }
         catch (Exception e) when (IsOfBroker(e) && !cancellationToken.IsCancellationRequested)
         {
             throw Failed(e);
         }
+    }
+
+    private static async ValueTask AcknowledgeAsync(Reader reader, IEnumerable<QueueSettlement> settlements, QueueSettlement[] staying, CancellationToken cancellationToken)
+    {
+        var tags = staying.Select(static settlement => settlement.Delivery.Tag).ToHashSet();
+        foreach (var settlement in settlements.Where(settlement => !tags.Contains(settlement.Delivery.Tag)))
+        {
+            await reader.Channel.BasicAckAsync((ulong)settlement.Delivery.Tag, multiple: false, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Publishes what is put aside or given up. Where the dead letters are full, what should become one is put aside: it stands in nobody's way there, and comes again.</summary>
+    /// <returns>What was not taken, and stays. A copy that did arrive does no harm beside it.</returns>
+    private async ValueTask<QueueSettlement[]> MoveAsync(int queue, QueueSettlement[] moving, CancellationToken cancellationToken)
+    {
+        var confirmations = await _settling.PublishAsync(Array.ConvertAll(moving, settlement => Moved(queue, settlement)), cancellationToken).ConfigureAwait(false);
+        var isTaken = Array.ConvertAll(confirmations, static confirmation => confirmation == Confirmation.Confirmed);
+        var refused = Enumerable.Range(0, moving.Length).Where(i => moving[i].Kind == SettlementKind.Dead && confirmations[i] == Confirmation.Rejected).ToArray();
+        var aside = await _settling.PublishAsync(Array.ConvertAll(refused, i => new Outgoing(_later, Key(queue), moving[i].Delivery.Body)), cancellationToken).ConfigureAwait(false);
+        for (var i = 0; i < refused.Length; i++)
+        {
+            isTaken[refused[i]] = aside[i] == Confirmation.Confirmed;
+        }
+
+        return [.. moving.Where((_, i) => !isTaken[i])];
     }
 
     /// <inheritdoc/>
@@ -321,6 +362,9 @@ public sealed class RabbitMqTransport : ICommandTransport
     internal static bool IsOfBroker(Exception e) =>
         e is RabbitMQClientException or IOException or TimeoutException or System.Net.Sockets.SocketException or ObjectDisposedException or OperationCanceledException;
 
+    /// <summary>A queue is missing: whoever opens a channel next makes them anew.</summary>
+    internal void ForgetQueues() => _isDeclared = false;
+
     internal void Note(Exception e) => _logger.LogWarning(e, "{Location}: {Message}", Location, e.Message);
 
     /// <summary>A new channel, on a connection that is made anew where it was lost; publishing ones are in confirm mode. Publishing and consuming are apart, since a broker that is short of memory stops reading from those who publish.</summary>
@@ -338,8 +382,17 @@ public sealed class RabbitMqTransport : ICommandTransport
                 : _consuming = await ConnectAsync(_consuming, limit.Token).ConfigureAwait(false);
             if (!_isDeclared)
             {
-                await DeclareAsync(connection, limit.Token).ConfigureAwait(false);
+                // Before and not after: what is found missing meanwhile is not forgotten.
                 _isDeclared = true;
+                try
+                {
+                    await DeclareAsync(connection, limit.Token).ConfigureAwait(false);
+                }
+                catch
+                {
+                    ForgetQueues();
+                    throw;
+                }
             }
         }
         finally
@@ -400,6 +453,11 @@ public sealed class RabbitMqTransport : ICommandTransport
 
         // Without it a full queue drops its oldest messages without a word.
         ["x-overflow"] = "reject-publish",
+
+        // RabbitMQ 4 drops what was handed out more than 20 times where nothing is said: an order would be forgotten, and a
+        // dead letter be gone by being looked at. That there is no limit is said differently by 3 and by 4; a number as large
+        // as this is taken by both.
+        ["x-delivery-limit"] = int.MaxValue,
     };
 
     private async ValueTask<Reader> OpenReaderAsync(One one, int queue, CancellationToken cancellationToken)
@@ -425,6 +483,7 @@ public sealed class RabbitMqTransport : ICommandTransport
             // Cancelled by the broker: the queue was deleted.
             consumer.UnregisteredAsync += (_, _) =>
             {
+                ForgetQueues();
                 reader.Arrived.Writer.TryComplete();
                 return Task.CompletedTask;
             };
@@ -517,11 +576,21 @@ public sealed class RabbitMqTransport : ICommandTransport
 
     private string QueueName(int queue) => string.Create(CultureInfo.InvariantCulture, $"{_options.Name}.{queue}");
 
-    private CommandTransportException Failed(Exception e) => e as CommandTransportException ?? new(
-        e is OperationInterruptedException { ShutdownReason.ReplyCode: 406 }
-            ? $"{Location}: the queues were made with other settings (number, bounds or delay): use the same ones, another name, or delete the queues when they are empty. The broker says: {e.Message}"
-            : $"{Location} can't be reached, or the connection was lost ({e.Message.TrimEnd('.')}); try again when it is back.",
-        e);
+    private CommandTransportException Failed(Exception e)
+    {
+        var reply = (e as OperationInterruptedException)?.ShutdownReason;
+        if (reply?.ReplyCode == 404)
+        {
+            ForgetQueues();
+        }
+
+        // The same code is also that of a consumer which took longer to acknowledge than the broker allows.
+        return e as CommandTransportException ?? new(
+            reply is { ReplyCode: 406, ReplyText: var text } && text.Contains("inequivalent", StringComparison.Ordinal)
+                ? $"{Location}: the queues were made with other settings (number, bounds or delay): use the same ones, another name, or delete the queues when they are empty. The broker says: {e.Message}"
+                : $"{Location} can't be reached, or the connection was lost ({e.Message.TrimEnd('.')}); try again when it is back.",
+            e);
+    }
 
     private static async ValueTask CloseAsync(IChannel channel)
     {

@@ -41,6 +41,7 @@ internal sealed class GateEpochs : IAsyncDisposable
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(20);
 
     private readonly IGateStore _store;
+    private readonly GateExecutor _executor;
     private readonly IStockEngine _engine;
     private readonly RedisConnection _redis;
     private readonly GateNode _node;
@@ -69,6 +70,7 @@ internal sealed class GateEpochs : IAsyncDisposable
     {
         _engine = engine;
         _store = store;
+        _executor = new(store, options.Name, logger);
         _redis = redis;
         _node = node;
         _unsettled = unsettled;
@@ -183,6 +185,9 @@ internal sealed class GateEpochs : IAsyncDisposable
     {
         await _stop.CancelAsync().ConfigureAwait(false);
         await _beating.ConfigureAwait(false);
+
+        // Who has taken leave is not waited for, so it must not sell any more.
+        await SealAsync(CancellationToken.None).ConfigureAwait(false);
         if (Leaves && _unsettled.Count == 0)
         {
             try
@@ -318,9 +323,10 @@ internal sealed class GateEpochs : IAsyncDisposable
             return;
         }
 
+        var isCarried = true;
         if (epoch != _epoch || epoch == 0)
         {
-            await CarryAsync(epoch, cancellationToken).ConfigureAwait(false);
+            isCarried = await CarryAsync(epoch, cancellationToken).ConfigureAwait(false);
             await KeepAsync(cancellationToken).ConfigureAwait(false);
         }
 
@@ -332,6 +338,11 @@ internal sealed class GateEpochs : IAsyncDisposable
             }
 
             epoch = begun;
+        }
+        else if (!isCarried)
+        {
+            // Another server answers by now than the one that was looked at.
+            return;
         }
 
         await AdoptAsync(epoch, cancellationToken).ConfigureAwait(false);
@@ -346,34 +357,42 @@ internal sealed class GateEpochs : IAsyncDisposable
             _epoch = epoch;
         }
 
-        await KeepAsync(cancellationToken).ConfigureAwait(false);
         if (_wasLate && carried.Length > 0)
         {
             FoundLate?.Invoke(carried);
         }
 
         _wasLate = false;
+        await KeepAsync(cancellationToken).ConfigureAwait(false);
 
         // Whoever follows the ledger goes on in the new epoch at once.
         await _node.RefreshAsync(cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Stops selling, and hands over to a new epoch what this process had acknowledged.</summary>
-    private async Task CarryAsync(long epoch, CancellationToken cancellationToken)
+    /// <returns>Whether that is done, or the epoch has begun without it; otherwise the epoch is not being begun on the server that answers.</returns>
+    private async Task<bool> CarryAsync(long epoch, CancellationToken cancellationToken)
     {
         await SealAsync(cancellationToken).ConfigureAwait(false);
         if (_carried >= epoch)
         {
-            return;
+            return true;
         }
 
         foreach (var chunk in _unsettled.All().Chunk(CommandsACall))
         {
-            RedisValue[] arguments = [epoch, .. chunk.SelectMany(static command => (RedisValue[])[command.Key, command.ToCarried()])];
-            _wasLate |= (long)await _redis.RunAsync(GateScripts.Carry, _node.Keys, arguments, cancellationToken).ConfigureAwait(false) == 0;
+            RedisValue[] arguments = [epoch, "", .. chunk.SelectMany(static command => (RedisValue[])[command.Key, command.ToCarried()])];
+            var answer = (long)await _redis.RunAsync(GateScripts.Carry, _node.Keys, arguments, cancellationToken).ConfigureAwait(false);
+            if (answer < 0)
+            {
+                return false;
+            }
+
+            _wasLate |= answer == 0;
         }
 
         _carried = epoch;
+        return true;
     }
 
     private async Task SealAsync(CancellationToken cancellationToken)
@@ -391,10 +410,9 @@ internal sealed class GateEpochs : IAsyncDisposable
             drained = _sealed.Task;
         }
 
-        Ended?.Invoke();
-
-        // Each of them is one call of Redis, which is bounded.
+        // Each of them is one call of Redis, which is bounded. Those that were under way may have begun to wait for the store.
         await drained.WaitAsync(cancellationToken).ConfigureAwait(false);
+        Ended?.Invoke();
     }
 
     /// <summary>Begins an epoch, if no other process is about to.</summary>
@@ -411,13 +429,20 @@ internal sealed class GateEpochs : IAsyncDisposable
         var began = _clock.GetTimestamp();
         var epoch = await _store.AdvanceGateAsync(_options.Name, cancellationToken).ConfigureAwait(false);
         _logger.LogWarning("The gate {Name} in {Server} is closed or has lost something: epoch {Epoch} is being begun.", _options.Name, _redis.Server, epoch);
-        await CarryAsync(epoch, cancellationToken).ConfigureAwait(false);
-        await AwaitOthersAsync(epoch, key, patience, cancellationToken).ConfigureAwait(false);
+        var ended = _clock.GetTimestamp();
+        RedisValue[] opening = [epoch, _node.Name];
+        if ((long)await _redis.RunAsync(GateScripts.Carry, _node.Keys, opening, cancellationToken).ConfigureAwait(false) != 1
+            || !await CarryAsync(epoch, cancellationToken).ConfigureAwait(false)
+            || !await AwaitOthersAsync(epoch, ended, key, patience, cancellationToken).ConfigureAwait(false))
+        {
+            return null;
+        }
+
         var cursor = await RedisGate.FindEndAsync(_engine, cancellationToken).ConfigureAwait(false);
         var (total, commands) = (0, 0);
         while (true)
         {
-            var handed = await ReadCarriedAsync(epoch, cancellationToken).ConfigureAwait(false);
+            var (handed, fields) = await ReadCarriedAsync(cancellationToken).ConfigureAwait(false);
             var (left, last) = await ReadStreamAsync(cancellationToken).ConfigureAwait(false);
             var all = new SortedDictionary<(StreamPlace, int), GateCommand>();
 
@@ -434,14 +459,14 @@ internal sealed class GateEpochs : IAsyncDisposable
             }
 
             (total, commands) = (all.Count, handed.Count);
-            RedisValue[] arguments = [epoch, _node.Name, handed.Count, last?.ToString() ?? "", cursor, 1L << _options.IdBits];
-            if ((long)await _redis.RunAsync(GateScripts.Begin, _node.Keys, arguments, cancellationToken).ConfigureAwait(false) == 1)
+            RedisValue[] arguments = [epoch, _node.Name, fields, last?.ToString() ?? "", cursor, 1L << _options.IdBits];
+            var answer = (long)await _redis.RunAsync(GateScripts.Begin, _node.Keys, arguments, cancellationToken).ConfigureAwait(false);
+            if (answer == 1)
             {
                 break;
             }
 
-            // More was handed over meanwhile, or another process was faster.
-            if ((string?)await _redis.CallAsync(["GET", key], cancellationToken).ConfigureAwait(false) != _node.Name)
+            if (answer < 0)
             {
                 return null;
             }
@@ -454,46 +479,66 @@ internal sealed class GateEpochs : IAsyncDisposable
         return epoch;
     }
 
-    /// <summary>Waits until each process has handed over what it had acknowledged, or can't acknowledge anything any more.</summary>
-    private async Task AwaitOthersAsync(long epoch, RedisKey key, long patience, CancellationToken cancellationToken)
+    /// <summary>Waits until each process has handed over what it had acknowledged, or can't acknowledge anything any more; <see langword="false"/> when the epoch is over before that.</summary>
+    private async Task<bool> AwaitOthersAsync(long epoch, long ended, RedisKey key, long patience, CancellationToken cancellationToken)
     {
         while (true)
         {
             var members = await _store.GetGateMembersAsync(_options.Name, cancellationToken).ConfigureAwait(false);
             var missing = members.Where(member => member.Node != _node.Name && member.Carried < epoch).ToList();
-            if (!missing.Exists(static member => member.IsAlive))
+
+            // One that does not reach Redis, or another Redis, may renew its lease for ever: but not in the epoch that has ended.
+            if (!missing.Exists(static member => member.IsAlive) || _clock.GetElapsedTime(ended) > _options.StoreLease)
             {
                 foreach (var member in missing)
                 {
                     GivenUp++;
                     _logger.LogError(
-                        "The process {Node} of the gate {Name} is not heard any more: what it had acknowledged and Redis has lost is lost, unless that process comes back.",
+                        "The process {Node} of the gate {Name} has not handed over what it had acknowledged, and may acknowledge nothing any more: what Redis has lost of that is lost, unless that process comes back.",
                         member.Node, _options.Name);
                     await _store.LeaveGateAsync(_options.Name, member.Node, cancellationToken).ConfigureAwait(false);
                 }
 
-                return;
+                return true;
             }
 
-            await KeepAsync(cancellationToken).ConfigureAwait(false);
+            if (await KeepAsync(cancellationToken).ConfigureAwait(false) is { } current && current != epoch)
+            {
+                return false;
+            }
+
             await _redis.CallAsync(["PEXPIRE", key, patience], cancellationToken).ConfigureAwait(false);
             await Task.Delay(s_look, _clock, cancellationToken).ConfigureAwait(false);
         }
     }
 
-    private async Task<List<GateCommand>> ReadCarriedAsync(long epoch, CancellationToken cancellationToken)
+    /// <summary>What was handed over, also to epochs that were never begun, and how many fields that are.</summary>
+    private async Task<(List<GateCommand> Commands, int Fields)> ReadCarriedAsync(CancellationToken cancellationToken)
     {
-        var fields = (RedisResult[])await _redis.CallAsync(["HGETALL", _node.KeyOf(string.Create(CultureInfo.InvariantCulture, $"carry:{epoch}"))], cancellationToken).ConfigureAwait(false);
+        var fields = (RedisResult[])await _redis.CallAsync(["HGETALL", _node.KeyOf("carry")], cancellationToken).ConfigureAwait(false);
         var commands = new List<GateCommand>(fields.Length / 2);
+        var count = 0;
         for (var i = 0; i + 1 < fields.Length; i += 2)
         {
-            if (GateCommand.TryReadCarried((string)fields[i], (byte[])fields[i + 1], out var command))
+            var key = (string)fields[i];
+            if (key.Length == 0)
+            {
+                // Which epoch it is handed over to.
+                continue;
+            }
+
+            count++;
+            if (GateCommand.TryReadCarried(key, (byte[])fields[i + 1], out var command))
             {
                 commands.Add(command);
             }
+            else
+            {
+                _logger.LogCritical("What stands as {Key} among the commands that were handed over can't be read, and was not written by a gate; it is left out.", key);
+            }
         }
 
-        return commands;
+        return (commands, count);
     }
 
     /// <summary>What is left of the stream, and its last entry.</summary>
@@ -534,7 +579,7 @@ internal sealed class GateEpochs : IAsyncDisposable
         {
             while (true)
             {
-                if (await _store.ExecuteFromGateAsync(_options.Name, epoch, turn: 0, [.. chunk.Select(static each => each.Command)], cancellationToken).ConfigureAwait(false) is not { } results)
+                if (await _executor.ExecuteAsync(epoch, turn: 0, chunk, cancellationToken).ConfigureAwait(false) is not { } results)
                 {
                     return false;
                 }

@@ -18,13 +18,16 @@ internal sealed class GatePersister : IAsyncDisposable
 {
     private const int EntriesAStep = 16;
     private const int CommandsAStep = 2_048;
+    private const int LinesAStep = 16_384;
     private const int EntriesALook = 200;
 
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(5);
+    private static readonly TimeSpan s_longestPause = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan s_pauseOfFailure = TimeSpan.FromMilliseconds(50);
 
     private readonly IStockEngine _engine;
     private readonly IGateStore _store;
+    private readonly GateExecutor _executor;
     private readonly RedisConnection _redis;
     private readonly GateNode _node;
     private readonly GateEpochs _epochs;
@@ -51,6 +54,7 @@ internal sealed class GatePersister : IAsyncDisposable
     {
         _engine = engine;
         _store = store;
+        _executor = new(store, options.Name, logger);
         _redis = redis;
         _node = node;
         _epochs = epochs;
@@ -208,15 +212,19 @@ internal sealed class GatePersister : IAsyncDisposable
                     await _wake.WaitAsync(both.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
                 }
 
-                pause = s_pause;
+                var isIdle = !IsAwaited && _unsettled.Count == 0;
                 while (!IsPaused && _epochs.Current is not 0 and var epoch && !cancellationToken.IsCancellationRequested)
                 {
                     if (!await (_node.Latest.Leads ? StepAsync(epoch, cancellationToken) : LookAsync(epoch, cancellationToken)).ConfigureAwait(false))
                     {
                         break;
                     }
+
+                    isIdle = false;
                 }
 
+                // Redis is asked less and less often while nothing comes, from 5 to 50 ms in a second; what this process adds is seen at once.
+                pause = !isIdle ? s_pause : pause * 1.05 < s_longestPause ? pause * 1.05 : s_longestPause;
                 _hasFailed = false;
             }
             catch (RedisStoreException e)
@@ -291,7 +299,7 @@ internal sealed class GatePersister : IAsyncDisposable
 
         var (commands, ends) = ReadEntries(entries);
         await PassAsync("read").ConfigureAwait(false);
-        if (await ExecuteAsync(epoch, commands, cancellationToken).ConfigureAwait(false) is not { } results)
+        if (await _executor.ExecuteAsync(epoch, _turn.Number, commands, cancellationToken).ConfigureAwait(false) is not { } results)
         {
             // The turn is another's, or the epoch is over: the next turn that is taken tells.
             _turn = default;
@@ -329,9 +337,10 @@ internal sealed class GatePersister : IAsyncDisposable
     {
         var commands = new List<GateCommand>();
         var ends = new List<int>();
+        var lines = 0;
         foreach (var entry in entries)
         {
-            if (ends.Count > 0 && commands.Count >= CommandsAStep)
+            if (ends.Count > 0 && (commands.Count >= CommandsAStep || lines >= LinesAStep))
             {
                 break;
             }
@@ -341,66 +350,11 @@ internal sealed class GatePersister : IAsyncDisposable
                 throw new InvalidOperationException($"Entry {(string)((RedisResult[])entry)[0]} of the gate's stream can't be read, and was not written by a gate: remove it (XDEL), and a new epoch is begun.");
             }
 
+            lines += commands.Skip(ends.Count == 0 ? 0 : ends[^1]).Sum(static each => each.Command.Lines.Length);
             ends.Add(commands.Count);
         }
 
         return ([.. commands], ends);
-    }
-
-    private async Task<StockResult[]?> ExecuteAsync(long epoch, GateCommand[] commands, CancellationToken cancellationToken)
-    {
-        StockCommand[] all = Array.ConvertAll(commands, static each => each.Command);
-        try
-        {
-            return await _store.ExecuteFromGateAsync(_options.Name, epoch, _turn.Number, all, cancellationToken).ConfigureAwait(false) is { } results ? [.. results] : null;
-        }
-        catch (Exception e) when (all.Length > 1 && !cancellationToken.IsCancellationRequested)
-        {
-            _logger.LogWarning(e, "The store failed at {Commands} commands of the gate's stream; they are tried one by one.", all.Length);
-            return await ExecuteEachAsync(epoch, all, e, cancellationToken).ConfigureAwait(false);
-        }
-    }
-
-    /// <summary>One poison command must not keep the others from the store; but where all fail it is not the commands' fault.</summary>
-    private async Task<StockResult[]?> ExecuteEachAsync(long epoch, StockCommand[] commands, Exception failure, CancellationToken cancellationToken)
-    {
-        var results = new StockResult[commands.Length];
-        var poisoned = new List<int>();
-        for (var i = 0; i < commands.Length; i++)
-        {
-            try
-            {
-                if (await _store.ExecuteFromGateAsync(_options.Name, epoch, _turn.Number, [commands[i]], cancellationToken).ConfigureAwait(false) is not { } result)
-                {
-                    return null;
-                }
-
-                results[i] = result[0];
-                if (result[0].IsRetryable)
-                {
-                    results.AsSpan(i).Fill(result[0]);
-                    break;
-                }
-            }
-            catch (Exception e) when (!cancellationToken.IsCancellationRequested)
-            {
-                _logger.LogError(e, "The store failed at {Command} by itself.", commands[i]);
-                poisoned.Add(i);
-            }
-        }
-
-        if (poisoned.Count > 0 && !results.Any(static result => result.Status != StockStatus.None && !result.IsRetryable))
-        {
-            throw new InvalidOperationException("The store failed at every command of the gate's stream.", failure);
-        }
-
-        foreach (var i in poisoned)
-        {
-            // Unknown, and out of the way: among the incidents where it was acknowledged.
-            results[i] = default;
-        }
-
-        return results;
     }
 
     /// <summary>Lets entries leave the stream, shows the store's rows at the gate, and answers those who wait.</summary>

@@ -61,9 +61,10 @@ internal sealed class GateSale : IAsyncDisposable
         var results = new StockResult[commands.Length];
 
         // Each sees the effects of those before it: what the store has to decide is awaited before the next are handed over.
-        for (var start = 0; start < commands.Length; start += GateTaker.MostCommands)
+        for (int start = 0, end; start < commands.Length; start = end)
         {
-            var some = new ArraySegment<StockCommand>(commands, start, Math.Min(GateTaker.MostCommands, commands.Length - start));
+            end = EndOfCall(commands, start);
+            var some = new ArraySegment<StockCommand>(commands, start, end - start);
             var taken = await _taker.TakeAsync(some).ConfigureAwait(false);
             for (var i = 0; i < taken.Length; i++)
             {
@@ -81,6 +82,20 @@ internal sealed class GateSale : IAsyncDisposable
         }
 
         return results;
+    }
+
+    /// <summary>Where the call that begins with command <paramref name="start"/> ends: one script takes so much, and holds everybody else up meanwhile.</summary>
+    private static int EndOfCall(StockCommand[] commands, int start)
+    {
+        var most = Math.Min(commands.Length, start + GateTaker.MostCommands);
+        var lines = commands[start].Lines.Length;
+        var end = start + 1;
+        while (end < most && (lines += commands[end].Lines.Length) <= GateTaker.MostLines)
+        {
+            end++;
+        }
+
+        return end;
     }
 
     /// <summary>Waits until the store has everything that was acknowledged before, so that a read of it sees that.</summary>
@@ -144,6 +159,13 @@ internal sealed class GateSale : IAsyncDisposable
             }
         }
 
+        // What an epoch that was begun without this process has not seen is nowhere but here.
+        var left = s_drainTimeout - _clock.GetElapsedTime(began);
+        using (var bound = new CancellationTokenSource(left > TimeSpan.Zero ? left : TimeSpan.Zero, _clock))
+        {
+            await _late.WaitAsync(bound.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+
         await _stop.CancelAsync().ConfigureAwait(false);
         await _late.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await Persister.DisposeAsync().ConfigureAwait(false);
@@ -190,7 +212,15 @@ internal sealed class GateSale : IAsyncDisposable
                 _logger.LogWarning(e, "What this process had acknowledged in an earlier epoch could not be sent yet: {Count} commands.", open.Count);
             }
 
-            await Task.Delay(TimeSpan.FromMilliseconds(50), _clock).ConfigureAwait(false);
+            if (open.Count > 0)
+            {
+                await Task.Delay(TimeSpan.FromMilliseconds(50), _clock).ConfigureAwait(false);
+            }
+        }
+
+        if (open.Count > 0)
+        {
+            _logger.LogError("This process ends with {Count} commands that it had acknowledged in an epoch that was ended without it, and could not send again: {Ids}.", open.Count, string.Join(", ", open.Take(100).Select(static each => each.Command.Id)));
         }
     }
 }

@@ -21,7 +21,9 @@ internal sealed class GateTaker(RedisConnection redis, GateNode node, GateEpochs
     /// <summary>Most commands of a script, which holds up everybody else.</summary>
     public const int MostCommands = 512;
 
-    private const int MostLines = 4_096;
+    /// <summary>Most lines of a script, unless a single command has more.</summary>
+    public const int MostLines = 4_096;
+
     private const int MostWaiting = 65_536;
     private const int CallsUnderWay = 2;
 
@@ -35,7 +37,7 @@ internal sealed class GateTaker(RedisConnection redis, GateNode node, GateEpochs
 
     public RedisGateCounts Counts => new(Interlocked.Read(ref _deferred), Interlocked.Read(ref _refused), 0) { Acknowledged = Interlocked.Read(ref _acknowledged) };
 
-    /// <summary>Hands over one caller's commands, at most <see cref="MostCommands"/>.</summary>
+    /// <summary>Hands over one caller's commands, at most <see cref="MostCommands"/> and <see cref="MostLines"/> of them.</summary>
     public Task<Taken[]> TakeAsync(ArraySegment<StockCommand> commands)
     {
         var request = new Request(commands);
@@ -126,18 +128,20 @@ internal sealed class GateTaker(RedisConnection redis, GateNode node, GateEpochs
             }
 
             unsettled.Settle(StreamPlace.Parse((string)answer[0]));
+
+            // Before an epoch that ends now tells those who wait that they have to ask again.
+            if (Array.Exists(taken, static each => each.Result.Status == StockStatus.None))
+            {
+                var decision = persister.WaitAsync(place);
+                taken = Array.ConvertAll(taken, each => each.Result.Status == StockStatus.None ? each with { Decision = decision } : each);
+            }
+
             hasLeft = true;
             if (!epochs.Leave())
             {
                 // The lease ran out on the way: another epoch may sell these units already.
                 AnswerAll(batch, StockResult.Of(StockStatus.InDoubt, "the store was not heard for too long; try again with the same id."));
                 return;
-            }
-
-            if (Array.Exists(taken, static each => each.Result.Status == StockStatus.None))
-            {
-                var decision = persister.WaitAsync(place);
-                taken = Array.ConvertAll(taken, each => each.Result.Status == StockStatus.None ? each with { Decision = decision } : each);
             }
 
             if (place != default)

@@ -178,6 +178,7 @@ public sealed class RedisGate : DelegatingStockEngine
         catch (RedisStoreException e)
         {
             _logger.LogDebug(e, "Redis did not answer a read; the store does.");
+            await SettleAsync(cancellationToken).ConfigureAwait(false);
             return await Inner.GetStockAsync(skus, options, cancellationToken).ConfigureAwait(false);
         }
 
@@ -197,6 +198,8 @@ public sealed class RedisGate : DelegatingStockEngine
             return levels;
         }
 
+        // The store may be behind the gate by more than the read allows.
+        await SettleAsync(cancellationToken).ConfigureAwait(false);
         var read = await Inner.GetStockAsync(missing, options, cancellationToken).ConfigureAwait(false);
         for (int i = 0, next = 0; i < levels.Length; i++)
         {

@@ -20,7 +20,7 @@
 --                      a clear one "certainly not". 2^IDBITS bits, never fewer set than were, and one behind them that
 --                      is always set: without it the key was lost, and nothing is certain
 --   {NAME}:gate:s:SKU  hash: the copy of a stock row: e epoch, v version, a available, r reserved,
---                      and where the whole row was read: t restocked, d adjusted, l when
+--                      and where the whole row was read: t restocked, d adjusted, l when; p version of a newer row that was passed over
 --
 -- Times are Redis's own, in milliseconds. A missing copy means "not loaded", never zero and never unlimited.
 
@@ -79,12 +79,13 @@ end
 -- Takes over rows that stand in the arguments from a place on, newer ones only: SKU, version, available, reserved, restocked,
 -- adjusted (the last two empty where only the ledger's entry is known). Returns the place behind them.
 -- taken: the hash of units that are taken here and may be gone from the row already; a SKU that is in it is passed over, since it
--- would be short of them twice until they are settled, which shows a newer row anyway.
+-- would be short of them twice until they are settled, which shows a newer row. As a rule, that is: the row was perhaps read already, and something
+-- else has written since. So that a newer one is known is noted, and until it is shown nothing is refused by the copy.
 local function takeOver(epoch, at, count, readAt, taken)
   for _ = 1, count do
     local key, version = SKU .. ARGV[at], tonumber(ARGV[at + 1])
     local isWhole = ARGV[at + 4] ~= ''
-    local copy = fields(key, 'e', 'v')
+    local copy = fields(key, 'e', 'v', 'p')
     if not copy then
       redis.call('DEL', key)
       copy = {}
@@ -95,7 +96,14 @@ local function takeOver(epoch, at, count, readAt, taken)
     end
     local known = isOurs and tonumber(copy[2]) or 0
     local isNewer = version > known or (isWhole and version == known)
-    if isNewer and not (taken and known > 0 and redis.call('HEXISTS', taken, ARGV[at]) == 1) then
+    if isNewer and taken and known > 0 and redis.call('HEXISTS', taken, ARGV[at]) == 1 then
+      if version > known then
+        redis.call('HSET', key, 'p', text(math.max(version, tonumber(copy[3] or '0') or 0)))
+      end
+    elseif isNewer then
+      if isOurs and copy[3] and version >= (tonumber(copy[3]) or 0) then
+        redis.call('HDEL', key, 'p')
+      end
       redis.call('HSET', key, 'e', epoch, 'v', ARGV[at + 1], 'a', ARGV[at + 2], 'r', ARGV[at + 3])
       if isWhole then
         redis.call('HSET', key, 't', ARGV[at + 4], 'd', ARGV[at + 5], 'l', readAt)

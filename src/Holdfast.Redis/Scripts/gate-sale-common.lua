@@ -11,12 +11,13 @@
 --                       entry: one a command, 'a' (its caller was told that it is done) or 'w' (its caller waits), with the command
 --   {NAME}:gate:taken   hash: SKU -> units that the commands in the stream want; '' -> epoch, so that a loss is noticed
 --   {NAME}:gate:v:ENTRY hash: number of a command -> what the store answered; for a minute, for its caller
---   {NAME}:gate:carry:EPOCH hash: entry.number -> command that a process had acknowledged and hands over to that epoch
+--   {NAME}:gate:carry   hash: entry.number -> command that a process had acknowledged and hands over to the epoch that is being begun, whichever
+--                       comes to be; '' -> that epoch, and the run_id of the server on which it is being begun
 --
 -- What may be sold of a SKU is what its copy shows less what is taken. Copies show what the store had when the entries up to
 -- 'done' were settled, or more lately; taking units out of 'taken' and showing the store's row without them is one script.
 
-local STREAM, TAKEN = GATE .. ':stream', GATE .. ':taken'
+local STREAM, TAKEN, CARRY = GATE .. ':stream', GATE .. ':taken', GATE .. ':carry'
 
 -- The gate's fields, or nil when it does not sell: closed, of another epoch, or damaged.
 local function selling(epoch, ...)

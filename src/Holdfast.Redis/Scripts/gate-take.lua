@@ -46,13 +46,13 @@ for first = 1, #commands, 256 do
   end
 end
 
--- A SKU's copy, and what is taken of it; false where no copy of this epoch is loaded.
+-- A SKU's copy: what is available by it, whether that can be all there is, and what is taken of it; false where no copy of this epoch is loaded.
 local rows = {}
 local function row(sku)
   local found = rows[sku]
   if found == nil then
-    local copy = fields(SKU .. sku, 'e', 'a', 'r')
-    found = copy and copy[1] == epoch and { tonumber(copy[2]), copy[3] == '0', tonumber(redis.call('HGET', TAKEN, sku) or '0') } or false
+    local copy = fields(SKU .. sku, 'e', 'a', 'r', 'p')
+    found = copy and copy[1] == epoch and { tonumber(copy[2]), copy[3] == '0' and not copy[4], tonumber(redis.call('HGET', TAKEN, sku) or '0') } or false
     rows[sku] = found
   end
   return found

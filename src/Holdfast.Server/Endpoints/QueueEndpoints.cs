@@ -95,12 +95,13 @@ internal sealed class QueueEndpoints(OpenedSchemeAccessor opened, ReadEndpoints 
         context.Response.ContentType = "text/event-stream";
         context.Response.Headers.CacheControl = "no-store";
         var body = context.Response.BodyWriter;
-        await body.WriteAsync("retry: 1000\n\n"u8.ToArray(), gone.Token);
         var began = clock.GetTimestamp();
         try
         {
+            await body.WriteAsync("retry: 1000\n\n"u8.ToArray(), gone.Token);
             while (clock.GetElapsedTime(began) < s_longestStream)
             {
+                var asked = clock.GetTimestamp();
                 if (await queue.WaitForVerdictAsync(id, s_keepAlive, gone.Token) is { } verdict)
                 {
                     using var data = new MemoryStream();
@@ -110,6 +111,12 @@ internal sealed class QueueEndpoints(OpenedSchemeAccessor opened, ReadEndpoints 
                     }
 
                     await body.WriteAsync((byte[])[.. "event: verdict\ndata: "u8, .. data.ToArray(), .. "\n\n"u8], gone.Token);
+                    return;
+                }
+
+                if (clock.GetElapsedTime(asked) < s_keepAlive / 2)
+                {
+                    // Too many wait already, so this one did not: it comes again, at the pace that it was told.
                     return;
                 }
 

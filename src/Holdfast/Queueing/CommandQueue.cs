@@ -250,7 +250,8 @@ public sealed class CommandQueue : DelegatingStockEngine
     /// <param name="newId">The id.</param>
     /// <param name="cancellationToken">Stops the waiting.</param>
     /// <returns>Pending; Busy or InDoubt, and the letter stays; UnknownTarget when there is no such letter.</returns>
-    /// <exception cref="InvalidCommandException">The letter is no command, so that it can only be dropped; or the id is not valid.</exception>
+    /// <exception cref="InvalidCommandException">The letter is no command, so that it can only be dropped; or the id is not valid, or used already.</exception>
+    /// <exception cref="IOException">The queue, or the store that is asked whether the id is used, can't be reached.</exception>
     public async ValueTask<StockResult> RequeueDeadAsync(string letter, string newId, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(letter);
@@ -265,8 +266,14 @@ public sealed class CommandQueue : DelegatingStockEngine
             return StockResult.Of(StockStatus.UnknownTarget);
         }
 
-        var now = _clock.GetUtcNow();
         var old = QueuedCommandJson.Read(dead.Body.Span);
+        if (old.VerdictId == newId || (await _verdicts.FindAsync([newId], cancellationToken).ConfigureAwait(false))[0] is not null)
+        {
+            // It would be answered with what that id stands for, and the letter be gone.
+            throw new InvalidCommandException("id", $"'{newId}' is used already; the command needs one of its own");
+        }
+
+        var now = _clock.GetUtcNow();
         var again = old with
         {
             Command = WithId(old.Command, newId),
@@ -275,7 +282,10 @@ public sealed class CommandQueue : DelegatingStockEngine
             Deadline = now + _options.Deadline,
             Tries = 0,
         };
-        var message = new QueueMessage(again.QueueOf(Transport.Queues), QueuedCommandJson.Write(again));
+
+        // Back into the queue that it came from, which has a consumer. Whoever sends letters again may have been opened with
+        // another number of queues than those who decide, and one of its own might be read by nobody.
+        var message = new QueueMessage(dead.Queue < Transport.Queues ? dead.Queue : again.QueueOf(Transport.Queues), QueuedCommandJson.Write(again));
         return await Transport.RequeueDeadAsync(letter, message, cancellationToken).ConfigureAwait(false) switch
         {
             SendStatus.None => StockResult.Of(StockStatus.UnknownTarget),

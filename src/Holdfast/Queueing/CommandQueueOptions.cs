@@ -6,7 +6,7 @@ public sealed class CommandQueueOptions
     /// <summary>How long a command may be on its way when its sender sets no deadline; past it it is abandoned. 1 second to 30 days. Default 10 minutes.</summary>
     public TimeSpan Deadline { get; set; } = TimeSpan.FromMinutes(10);
 
-    /// <summary>How long a Confirm or Refund of an unknown target is tried again, in case the target is still to come; until the command's deadline when <see langword="null"/>, the default.</summary>
+    /// <summary>How long a Confirm or Refund of an unknown target, and a Refund of a reservation that is not confirmed yet, is tried again, in case that is still to come; until the command's deadline when <see langword="null"/>, the default.</summary>
     public TimeSpan? TargetPatience { get; set; }
 
     /// <summary>How often a command may make the engine fail before it goes to the dead letters, 1 to 1,000. Default 5.</summary>

@@ -164,6 +164,12 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
             if (item.Delivery.Deliveries > _options.MaxDeliveries)
             {
                 item.Poison($"it was handed out {item.Delivery.Deliveries} times and never finished");
+                if (queued.Command.IsTransition && (await EarlierOutcomeAsync(queued.Command, stoppingToken).ConfigureAwait(false)).Earlier is { } earlier)
+                {
+                    // It was finished, but for its acknowledgement.
+                    item.DeadReason = null;
+                    item.Result = earlier;
+                }
             }
             else if (queued.Deadline <= now && queued.Command.Verb != StockVerb.Abandon)
             {
@@ -180,24 +186,44 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
 
     /// <summary>
     /// Too late to be executed, but it may have been executed before: its acknowledgement was lost. A command with an id is
-    /// settled by closing the id, which leaves an applied one as it is; for a Confirm or Cancel the target tells.
+    /// settled by closing the id, which leaves an applied one as it is; for a Confirm or Cancel the target tells. A target
+    /// that never came is the reason that is told.
     /// </summary>
     private async ValueTask MissDeadlineAsync(Item item, QueuedCommand queued, CancellationToken stoppingToken)
     {
         var late = StockResult.Of(StockStatus.Cancelled, $"its deadline, {queued.Deadline:O}, had passed before it was decided");
-        if (!queued.Command.IsTransition)
+        if (queued.Command is { IsTransition: false, Target: null })
         {
             item.Closing = late;
             return;
         }
 
-        var target = await PatientlyAsync(() => owner.Decider.GetOperationAsync(queued.Command.Id, stoppingToken), stoppingToken).ConfigureAwait(false);
-        item.Result = (queued.Command.Verb, target?.State) switch
+        var (target, earlier) = await EarlierOutcomeAsync(queued.Command, stoppingToken).ConfigureAwait(false);
+        if (queued.Command.IsTransition)
+        {
+            item.Result = earlier ?? (target is null && queued.Command.Verb == StockVerb.Confirm ? StockResult.Of(StockStatus.UnknownTarget) : late);
+            return;
+        }
+
+        item.Closing = target switch
+        {
+            null => StockResult.Of(StockStatus.UnknownTarget),
+            { State: OperationState.Reserved } => StockResult.Of(StockStatus.InvalidTargetState),
+            _ => late,
+        };
+    }
+
+    /// <summary>The target of a command; and for a Confirm or Cancel that is to be seen in its target, the answer that it would be given now.</summary>
+    private async ValueTask<(OperationView? Target, StockResult? Earlier)> EarlierOutcomeAsync(StockCommand command, CancellationToken stoppingToken)
+    {
+        var target = await PatientlyAsync(() => owner.Decider.GetOperationAsync(command.Target!, stoppingToken), stoppingToken).ConfigureAwait(false);
+        StockResult? earlier = (command.Verb, target?.State) switch
         {
             (StockVerb.Confirm, OperationState.Confirmed) => new() { Status = StockStatus.Replayed, Original = StockStatus.Done, AcknowledgedBy = Acknowledgement.Store },
             (StockVerb.Cancel, OperationState.Cancelled) => new() { Status = StockStatus.Replayed, Original = StockStatus.Cancelled, AcknowledgedBy = Acknowledgement.Store },
-            _ => late,
+            _ => null,
         };
+        return (target, earlier);
     }
 
     /// <summary>Executes commands until each has a result, is put aside, or is given up.</summary>
@@ -209,14 +235,32 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
             var isStuck = work.TrueForAll(static item => item.Failure is not null || item.Result.IsRetryable);
             if (isStuck && !await EngineAnswersAsync().ConfigureAwait(false))
             {
-                // Not these commands' fault: nothing gets through, so there is no hurry to hand out more.
+                // Not these commands' fault: nothing gets through, so there is no hurry to hand out more. Their deadlines may
+                // pass meanwhile.
                 stoppingToken.ThrowIfCancellationRequested();
                 await PauseAsync(failures++, stoppingToken).ConfigureAwait(false);
+                work = await SortOutAsync(work, stoppingToken).ConfigureAwait(false);
                 continue;
             }
 
+            await MeetTargetsAsync(work, stoppingToken).ConfigureAwait(false);
             work.ForEach(Judge);
             return;
+        }
+    }
+
+    /// <summary>
+    /// A refund of a reservation that is not confirmed yet may only be early: its Confirm was put aside for a moment, or is
+    /// still to come. Like an unknown target it is tried again, and not refused for good.
+    /// </summary>
+    private async ValueTask MeetTargetsAsync(List<Item> work, CancellationToken stoppingToken)
+    {
+        foreach (var item in work)
+        {
+            if (item.Failure is null && item.Result.Status == StockStatus.InvalidTargetState && item.Queued!.Command is { Verb: StockVerb.Refund, Target: { } target })
+            {
+                item.IsEarly = await PatientlyAsync(() => owner.Decider.GetOperationAsync(target, stoppingToken), stoppingToken).ConfigureAwait(false) is { State: OperationState.Reserved };
+            }
         }
     }
 
@@ -239,7 +283,7 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
         {
             item.PutAside(queued, _options.RetryDelay);
         }
-        else if (item.Result.Status == StockStatus.UnknownTarget && now < Earlier(queued.Deadline, queued.AcceptedAt, _options.TargetPatience))
+        else if ((item.Result.Status == StockStatus.UnknownTarget || item.IsEarly) && now < Earlier(queued.Deadline, queued.AcceptedAt, _options.TargetPatience))
         {
             item.PutAside(queued, _options.RetryDelay);
         }
@@ -279,6 +323,11 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
                 if (item.Failure is { } failure && item.DeadReason is not null)
                 {
                     item.DeadReason += $"; its id could not be closed: {failure.Message}";
+                    item.Result = default;
+                }
+                else if (item.Failure is { } stumble && item.Queued!.Tries + 1 >= _options.MaxTries)
+                {
+                    item.DeadReason = $"it was refused ({item.Closing}), and its id could not be closed in {item.Queued.Tries + 1} tries, the last time because of {stumble.GetType().Name}: {stumble.Message}";
                     item.Result = default;
                 }
                 else if (item.Failure is not null || item.Result.IsRetryable)
@@ -341,7 +390,7 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
     /// <summary>The verdicts of what is finished, and which are to be recorded.</summary>
     private async ValueTask<List<(Verdict Verdict, bool IsRecorded)>> VerdictsAsync(Item[] items, CancellationToken stoppingToken)
     {
-        await RecallAsync([.. items.Where(static item => item.IsDecided && item.Result is { Status: StockStatus.Cancelled, Detail: null })], stoppingToken).ConfigureAwait(false);
+        await RecallAsync([.. items.Where(static item => item.IsDecided && item.Result is { Status: StockStatus.Cancelled, Detail: null } or { Status: StockStatus.Expired })], stoppingToken).ConfigureAwait(false);
         var at = _clock.GetUtcNow();
         var verdicts = new List<(Verdict, bool)>(items.Length);
         foreach (var item in items)
@@ -367,7 +416,10 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
         return verdicts;
     }
 
-    /// <summary>What met a closed id is answered with what the tombstone tells.</summary>
+    /// <summary>
+    /// What met a closed id is answered with what the tombstone tells. Under its own id a command that was applied before, and
+    /// only afterwards cancelled or expired, keeps the verdict that whoever asked earlier was told.
+    /// </summary>
     private async ValueTask RecallAsync(Item[] items, CancellationToken stoppingToken)
     {
         if (items.Length == 0)
@@ -379,9 +431,10 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
         var found = await PatientlyAsync(() => owner.Verdicts.FindAsync(ids, stoppingToken), stoppingToken).ConfigureAwait(false);
         for (var i = 0; i < items.Length; i++)
         {
-            if (found[i] is { Result: { Status: not StockStatus.Done } told })
+            var hasRequest = items[i].Queued!.RequestId is not null;
+            if (found[i] is { Result: var told } && (told.Status != StockStatus.Done || !(hasRequest || items[i].Queued!.Command.IsTransition)))
             {
-                var repeats = items[i].Queued!.RequestId is not null && IsForgotten(told.Status);
+                var repeats = hasRequest && IsForgotten(told.Status);
                 items[i].Result = repeats ? told with { Status = StockStatus.Replayed, Original = told.Status } : told;
             }
         }
@@ -507,6 +560,9 @@ internal sealed class QueueConsumer(CommandQueue owner, int queue)
 
         /// <summary>Why it goes to the dead letters, if it does.</summary>
         public string? DeadReason { get; set; }
+
+        /// <summary>Whether its target is still to come into the state that it needs.</summary>
+        public bool IsEarly { get; set; }
 
         public bool IsDeferred => _again is not null;
 

@@ -24,9 +24,20 @@ internal sealed class VerdictBoard(IVerdictStore store, CommandQueueOptions opti
     /// <summary>Waits for a verdict; <see langword="null"/> when the patience ends first, or too many wait already.</summary>
     public async ValueTask<Verdict?> WaitAsync(string id, TimeSpan patience, CancellationToken cancellationToken)
     {
-        if (patience <= TimeSpan.Zero || Register(id) is not { } waiter)
+        // Whose patience may end before the common question is answered asks alone.
+        if (patience < options.VerdictInterval && await FindAsync(id, cancellationToken).ConfigureAwait(false) is { } known)
         {
-            return (await store.FindAsync([id], cancellationToken).ConfigureAwait(false))[0];
+            return known;
+        }
+
+        if (patience <= TimeSpan.Zero)
+        {
+            return null;
+        }
+
+        if (Register(id) is not { } waiter)
+        {
+            return patience < options.VerdictInterval ? null : await FindAsync(id, cancellationToken).ConfigureAwait(false);
         }
 
         try
@@ -62,6 +73,8 @@ internal sealed class VerdictBoard(IVerdictStore store, CommandQueueOptions opti
             waiter.TrySetResult(verdict);
         }
     }
+
+    private async ValueTask<Verdict?> FindAsync(string id, CancellationToken cancellationToken) => (await store.FindAsync([id], cancellationToken).ConfigureAwait(false))[0];
 
     private TaskCompletionSource<Verdict>? Register(string id)
     {

@@ -187,17 +187,26 @@ public sealed class GateSaleScriptTests : IAsyncLifetime
         await CopiesAsync("A 5 0");
         (await TakeAsync("1 t o1 A 2")).ShouldBe("a3");
         var last = GateStatus.Read(await _redis.RunAsync(GateScripts.Status, Keys, [0], Cancel)).Last!.Value.ToString();
-        ((long)await _redis.RunAsync(GateScripts.Carry, Keys, ["2000", "1-0.0", "a{}"], Cancel)).ShouldBe(1);
+        ((long)await _redis.RunAsync(GateScripts.Carry, Keys, ["2000", "", "1-0.0", "a{}"], Cancel)).ShouldBe(-1, "it is not being begun here");
+        ((long)await _redis.RunAsync(GateScripts.Carry, Keys, ["2000", "me"], Cancel)).ShouldBe(-1, "nobody is about to begin it");
         await _redis.CallAsync(["SET", (RedisKey)$"{{{_name}}}:gate:begins", "me"], Cancel);
+        ((long)await _redis.RunAsync(GateScripts.Carry, Keys, ["2000", "me"], Cancel)).ShouldBe(1);
+        ((long)await _redis.RunAsync(GateScripts.Carry, Keys, ["1900", "you"], Cancel)).ShouldBe(-1, "another process is about to begin one");
+        ((long)await _redis.RunAsync(GateScripts.Carry, Keys, ["2000", "", "1-0.0", "a{}"], Cancel)).ShouldBe(1);
         (await TryBeginAsync("2000", "me", carried: 0, last)).ShouldBe(0, "more was handed over than is known");
         (await TryBeginAsync("2000", "me", carried: 1, "")).ShouldBe(0, "more stands in the stream than is known");
-        (await TryBeginAsync("2000", "you", carried: 1, last)).ShouldBe(0, "another process is about to begin it");
+        (await TryBeginAsync("2000", "you", carried: 1, last)).ShouldBe(-1, "another process is about to begin it");
+        var handedOver = (RedisKey)$"{{{_name}}}:gate:carry";
+        var opened = (string)await _redis.CallAsync(["HGET", handedOver, ""], Cancel);
+        await _redis.CallAsync(["HSET", handedOver, "", "2000:another"], Cancel);
+        (await TryBeginAsync("2000", "me", carried: 1, last)).ShouldBe(-1, "the server was another then, and may have had more");
+        await _redis.CallAsync(["HSET", handedOver, "", opened], Cancel);
         (await TryBeginAsync("2000", "me", carried: 1, last)).ShouldBe(1);
-        ((long)await _redis.RunAsync(GateScripts.Carry, Keys, ["2000", "1-0.1", "a{}"], Cancel)).ShouldBe(0, "it has begun");
+        ((long)await _redis.RunAsync(GateScripts.Carry, Keys, ["2000", "", "1-0.1", "a{}"], Cancel)).ShouldBe(0, "it has begun");
         (await TakeAsync("1 t o2 A 1")).ShouldBe("closed", "it is another epoch");
         (await TakenAsync()).ShouldBe("");
         await _redis.CallAsync(["SET", (RedisKey)$"{{{_name}}}:gate:begins", "late"], Cancel);
-        (await TryBeginAsync("1500", "late", carried: 0, "")).ShouldBe(0, "a later one was begun");
+        (await TryBeginAsync("1500", "late", carried: 0, "")).ShouldBe(-1, "a later one was begun");
     }
 
     [Fact]
@@ -214,6 +223,7 @@ public sealed class GateSaleScriptTests : IAsyncLifetime
     private async Task BeginAsync(string epoch)
     {
         await _redis.CallAsync(["SET", (RedisKey)$"{{{_name}}}:gate:begins", "me"], Cancel);
+        await _redis.RunAsync(GateScripts.Carry, Keys, [epoch, "me"], Cancel);
         (await TryBeginAsync(epoch, "me", 0, "")).ShouldBe(1);
     }
 

@@ -175,6 +175,23 @@ public sealed class PostgreSqlFaultTests
         (await engine.DeductAsync("o", [("A", 1)], cancellationToken: Token)).Status.ShouldBe(StockStatus.Done);
     }
 
+    /// <summary>It would be a lease on an epoch that has ended, given after its end was awaited.</summary>
+    [Fact]
+    public async Task A_process_of_a_gate_can_not_renew_its_lease_on_an_epoch_that_is_being_ended()
+    {
+        await using var start = new SchemeStart(new());
+        var store = await SharedPostgreSql.NewStoreAsync(start);
+        await using var engine = await PostgreSqlEngine.OpenAsync(store, cancellationToken: Token);
+        var epoch = await engine.AdvanceGateAsync("g", Token);
+        (await engine.KeepGateAsync("g", "one", 0, TimeSpan.FromMinutes(1), Token)).ShouldBe(epoch);
+        await using var ending = await ForeignTransaction.BeginAsync(store);
+        await ending.RunAsync("UPDATE {s}.gate SET epoch = epoch + 1 WHERE name = 'g'");
+        var keeping = engine.KeepGateAsync("g", "one", 0, TimeSpan.FromMinutes(1), Token).AsTask();
+        await ending.UntilSomebodyWaitsAsync().WaitAsync(TimeSpan.FromSeconds(20), Token);
+        await ending.CommitAsync();
+        (await keeping).ShouldBe(epoch + 1);
+    }
+
     [Fact]
     public async Task A_statement_that_takes_too_long_is_stopped_and_Busy()
     {

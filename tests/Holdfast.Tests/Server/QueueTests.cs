@@ -111,6 +111,19 @@ public sealed class QueueTests
         (data.GetProperty("id").GetString(), data.GetProperty("verdict").GetProperty("outcome").GetString()).ShouldBe(("o1", "Done"));
     }
 
+    /// <summary>Past the bound nobody waits: the stream ends and the receiver comes again, instead of asking the store as fast as it can.</summary>
+    [Fact]
+    public async Task An_event_stream_past_the_bound_of_waiters_ends()
+    {
+        await using var server = await ServerUnderTest.StartSchemeAsync("queued", "memory", ("Holdfast:Queue:Limits:MaxVerdictWaiters", "0"));
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(Cancelled);
+        limit.CancelAfter(TimeSpan.FromSeconds(10));
+        (await server.Http.GetStringAsync("/v1/operations/o1/events", limit.Token)).ShouldBe("retry: 1000\n\n");
+        await RestockAsync(server, "A", 1);
+        (await OrderAsync(server, "o1", "A")).Status.ShouldBe(HttpStatusCode.Accepted);
+        await UntilAsync(async () => (await server.Http.GetStringAsync("/v1/operations/o1/events", limit.Token)).Contains("event: verdict", StringComparison.Ordinal));
+    }
+
     /// <summary>A real receiver that fails at first: each verdict arrives signed, at least once, and what is never taken is given up and counted.</summary>
     [Fact]
     public async Task A_webhook_gets_each_verdict_signed_until_it_takes_it()
