@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using Holdfast.Cli.Bench;
+using Holdfast.Cli.Compare;
 
 namespace Holdfast.Cli;
 
@@ -14,7 +15,7 @@ internal static class BenchCommand
         var deployment = new DeploymentOptions();
         var workload = new Option<string>("--workload")
         {
-            Description = "What is bought: hot (one SKU), zipf (10,000 SKUs, few of them popular: exponent 0.99), uniform (10,000 alike), carts (zipf, 1 to 5 lines an order).",
+            Description = $"What is bought: {Workload.Explained}.",
             HelpName = string.Join('|', Workload.Names),
             DefaultValueFactory = _ => "hot",
         };
@@ -41,11 +42,10 @@ internal static class BenchCommand
                 return value;
             },
         };
-        var stock = new Option<long>("--stock")
+        var stock = new Option<long?>("--stock")
         {
-            Description = "Units that each SKU of the workload is stocked with first. Few units make a sell-out.",
+            Description = "Units that each SKU of the workload is stocked with first; few units make a sell-out. Default: what the workload means, plenty in most.",
             HelpName = "UNITS",
-            DefaultValueFactory = _ => 1_000_000_000,
             CustomParser = result =>
             {
                 if (!long.TryParse(result.Tokens[0].Value, NumberStyles.None, CultureInfo.InvariantCulture, out var value) || value > StockLimits.MaxQuantity)
@@ -61,6 +61,7 @@ internal static class BenchCommand
         var command = new Command("bench", "Measures the deductions per second of a scheme, and audits the ledger afterwards.")
         {
             deployment.Scheme, deployment.Store, deployment.PreCheck, deployment.Gate, deployment.Acknowledge, deployment.ApiKey, workload, callers, seconds, rate, stock, seed, json,
+            CompareCommand.Create(terminal),
         };
         CommandLineApp.AddExamples(
             command,
@@ -78,17 +79,19 @@ internal static class BenchCommand
                   5,000 orders a second, whatever the answers: what latency do buyers see?
               holdfast bench --store http://127.0.0.1:5080 --workload zipf --callers 1024
                   through the client, against a running server
+              holdfast bench compare --start-servers
+                  every scheme under every workload, as a page with tables and plots
             """);
         CommandLineApp.SetAction(command, (parsed, cancellationToken) => RunAsync(
             terminal,
             deployment.Read(parsed),
-            new(parsed.GetRequiredValue(workload), parsed.GetRequiredValue(stock), parsed.GetRequiredValue(seed), parsed.GetValue(json)),
+            new(parsed.GetRequiredValue(workload), parsed.GetValue(stock), parsed.GetRequiredValue(seed), parsed.GetValue(json)),
             new(parsed.GetRequiredValue(callers), WarmUp, TimeSpan.FromSeconds(parsed.GetRequiredValue(seconds)), parsed.GetValue(rate)),
             cancellationToken));
         return command;
     }
 
-    private sealed record Options(string Workload, long Stock, int Seed, bool Json);
+    private sealed record Options(string Workload, long? Stock, int Seed, bool Json);
 
     private static async Task<int> RunAsync(Terminal terminal, DeploymentChoice choice, Options options, Load load, CancellationToken cancellationToken)
     {
@@ -97,7 +100,7 @@ internal static class BenchCommand
         {
             var workload = Workload.Of(options.Workload, RunName.New(terminal.Time), options.Seed);
             terminal.Note($"bench: {workload.Name}, seed {options.Seed}, {load.Callers} callers, {(load.Rate is { } rate ? $"{rate} requests/s" : "closed loop")}, {load.Duration.TotalSeconds:0} s on {deployment.Description}, {deployment.Durability}");
-            await EngineLoad.OpenAsync(deployment.Engine, workload, options.Stock, terminal.Time).ConfigureAwait(false);
+            await EngineLoad.OpenAsync(deployment.Engine, workload, options.Stock ?? workload.UnitsFor(load.Callers), terminal.Time, cancellationToken).ConfigureAwait(false);
             var result = await terminal.WithProgressAsync(
                 "bench",
                 (long)(load.WarmUp + load.Duration).TotalSeconds,
@@ -126,6 +129,11 @@ internal static class BenchCommand
         {
             terminal.Line($"accepted  {report.Accepted,12}  {report.AcceptedPerSecond,12:0} per second");
             terminal.Line($"refused   {report.Refused,12}  {report.RefusedPerSecond,12:0} per second");
+            if (report.Repeated > 0)
+            {
+                terminal.Line($"repeated  {report.Repeated,12}");
+            }
+
             terminal.Line($"unknown   {report.Unknown,12}");
             terminal.Line($"latency   p50 {report.P50Ms:0.000} ms   p99 {report.P99Ms:0.000} ms   p99.9 {report.P999Ms:0.000} ms   max {report.MaxMs:0.000} ms");
         }

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
 using System.Data.Common;
+using Holdfast.Cli.Advise;
 
 namespace Holdfast.Cli;
 
@@ -60,7 +61,7 @@ internal static class CommandLineApp
 
     private static RootCommand Build(Terminal terminal)
     {
-        var root = new RootCommand("Inventory deduction without overselling: replay real orders, verify a deployment, audit, compare and archive its ledger, measure a scheme, simulate its layers.")
+        var root = new RootCommand("Inventory deduction without overselling: replay real orders, verify a deployment, audit, compare and archive its ledger, measure and compare schemes, simulate their layers, and find the one for a shop.")
         {
             ReplayCommand.Create(terminal),
             VerifyCommand.Create(terminal),
@@ -70,6 +71,7 @@ internal static class CommandLineApp
             QueueCommand.Create(terminal),
             BenchCommand.Create(terminal),
             SimulateCommand.Create(terminal),
+            AdviseCommand.Create(terminal),
         };
         AddExamples(
             root,
@@ -91,6 +93,8 @@ internal static class CommandLineApp
                   a thousand buyers, one article
               holdfast simulate --seeds 10000
                   the layers in a simulated world of crashes and lost messages
+              holdfast advise --peak 2000 --cart 3 --servers postgres,redis
+                  which scheme, how configured, and why not the others
 
             Every command ends with exit code 0 (all well), 1 (something failed) or 2 (usage).
             'holdfast COMMAND --help' explains a command and shows examples.

@@ -8,7 +8,11 @@ namespace Holdfast.Cli;
 
 /// <summary>What the caller chose by <c>--scheme</c>, <c>--store</c>, <c>--precheck</c>, <c>--gate</c>, <c>--acknowledge</c> and <c>--api-key</c>.</summary>
 internal sealed record DeploymentChoice(
-    string? Scheme, string? Store, string? ApiKey, string? Gate = null, StockPreCheck PreCheck = StockPreCheck.None, GateAcknowledgement Acknowledge = GateAcknowledgement.Store);
+    string? Scheme, string? Store, string? ApiKey, string? Gate = null, StockPreCheck PreCheck = StockPreCheck.None, GateAcknowledgement Acknowledge = GateAcknowledgement.Store)
+{
+    /// <summary>The queue of the scheme queued; the store itself when <see langword="null"/>.</summary>
+    public QueueOptions? Queue { get; init; }
+}
 
 /// <summary>The options that say which engine a command talks to, and makers of options that several commands share.</summary>
 internal sealed class DeploymentOptions
@@ -152,6 +156,8 @@ internal sealed class Deployment : IAsyncDisposable
 
             options.Gate.Redis = choice.Gate ?? options.Gate.Redis;
             options.Gate.Acknowledge = choice.Acknowledge;
+
+            options.Queue = choice.Queue ?? options.Queue;
 
             // Whoever waits here for a verdict does not send what is still to come.
             options.Queue.Limits.TargetPatience = TimeSpan.Zero;

@@ -27,6 +27,9 @@ internal sealed class Terminal(TextWriter output, TextWriter error, bool isInter
     /// <summary>The place of progress and complaints.</summary>
     public TextWriter Error => error;
 
+    /// <summary>Where somebody can be asked; <see langword="null"/> where nobody looks on.</summary>
+    public IAnsiConsole? Console => isInteractive ? AnsiConsole.Create(new() { Out = new AnsiConsoleOutput(error) }) : null;
+
     /// <summary>The clock of progress, patience and measurements.</summary>
     public TimeProvider Time { get; } = time ?? TimeProvider.System;
 

@@ -9,12 +9,6 @@ namespace Holdfast.Ladder.Rungs;
 /// </summary>
 internal sealed class BenchDatabase : IAsyncDisposable
 {
-    /// <summary>
-    /// What an ordinary small server is set to. Old log files are kept for use again, as on a server that has run for an
-    /// hour, and no checkpoint by time falls into one side of a pair.
-    /// </summary>
-    private static readonly string[] s_settings = ["shared_buffers=512MB", "min_wal_size=2GB", "max_wal_size=4GB", "checkpoint_timeout=1h"];
-
     private readonly PostgreSqlServer _server;
     private int _schemas;
 
@@ -27,20 +21,16 @@ internal sealed class BenchDatabase : IAsyncDisposable
     /// <summary>Version and durability settings, as the server says them.</summary>
     public string Description { get; }
 
-    public int Port => _server.Port;
-
     public string ConnectionString => _server.ConnectionString;
 
     public static async Task<BenchDatabase> StartAsync(params string[] settings)
     {
-        var server = await PostgreSqlServer.StartAsync([.. s_settings, .. settings]).ConfigureAwait(false);
-        var said = await server.RunSqlAsync(
-            """
-            SELECT 'PostgreSQL ' || current_setting('server_version') || ': ' || string_agg(name || '=' || current_setting(name), ', ' ORDER BY name)
-            FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'wal_sync_method', 'shared_buffers', 'max_wal_size', 'min_wal_size', 'checkpoint_timeout', 'autovacuum')
-            """).ConfigureAwait(false);
-        return new(server, (string)said!);
+        var server = await PostgreSqlServer.StartAsync([.. PostgreSqlServer.MeasuredSettings, .. settings]).ConfigureAwait(false);
+        return new(server, await server.DescribeAsync().ConfigureAwait(false));
     }
+
+    /// <summary>The server itself.</summary>
+    public PostgreSqlServer Server => _server;
 
     public Task<object?> RunSqlAsync(string sql) => _server.RunSqlAsync(sql);
 

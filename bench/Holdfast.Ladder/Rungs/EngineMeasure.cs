@@ -24,7 +24,7 @@ internal static class EngineMeasure
     public static async Task<(LoadResult Result, string Audit)> LoadAsync(IStockEngine engine, string workloadName, RungOptions options, CancellationToken cancellationToken)
     {
         var workload = Workload.Of(workloadName, RunName.New(TimeProvider.System), seed: 1);
-        await EngineLoad.OpenAsync(engine, workload, Plenty, TimeProvider.System).ConfigureAwait(false);
+        await EngineLoad.OpenAsync(engine, workload, Plenty, TimeProvider.System, cancellationToken).ConfigureAwait(false);
         var result = await LoadGenerator.RunAsync(options.Load, EngineLoad.Callers(engine, workload), TimeProvider.System, cancellationToken: cancellationToken).ConfigureAwait(false);
         cancellationToken.ThrowIfCancellationRequested();
         return (result, await LoadAudit.RunAsync(options.Terminal, engine, workload, result, cancellationToken).ConfigureAwait(false));

@@ -90,7 +90,7 @@ internal static class GateRungs
         await using var disposingToo = server.ConfigureAwait(false);
         var client = await HoldfastClient.ConnectAsync(server.Address, cancellationToken: cancellationToken).ConfigureAwait(false);
         await using var disposingThree = client.ConfigureAwait(false);
-        await EngineLoad.OpenAsync(client, workload, units, TimeProvider.System).ConfigureAwait(false);
+        await EngineLoad.OpenAsync(client, workload, units, TimeProvider.System, cancellationToken).ConfigureAwait(false);
         if (isGated)
         {
             await UntilSureAsync(redis, cancellationToken).ConfigureAwait(false);
@@ -122,7 +122,7 @@ internal static class GateRungs
         await using var disposing = server.ConfigureAwait(false);
         var client = await HoldfastClient.ConnectAsync(server.Address, cancellationToken: cancellationToken).ConfigureAwait(false);
         await using var disposingToo = client.ConfigureAwait(false);
-        await EngineLoad.OpenAsync(client, workload, 0, TimeProvider.System).ConfigureAwait(false);
+        await EngineLoad.OpenAsync(client, workload, 0, TimeProvider.System, cancellationToken).ConfigureAwait(false);
         var result = await LoadGenerator.RunAsync(options.Load, EngineLoad.Callers(client, workload), TimeProvider.System, cancellationToken: cancellationToken).ConfigureAwait(false);
         var audit = await LoadAudit.RunAsync(options.Terminal, client, workload, result, cancellationToken).ConfigureAwait(false);
         return EngineMeasure.Describe(result, audit) with { PerSecond = result.RefusedPerSecond };

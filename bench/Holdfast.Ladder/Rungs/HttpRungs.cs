@@ -113,7 +113,7 @@ internal static class HttpRungs
             var client = await HoldfastClient.ConnectAsync(server.Address, cancellationToken: cancellationToken).ConfigureAwait(false);
             await using (client.ConfigureAwait(false))
             {
-                await EngineLoad.OpenAsync(client, workload, Plenty, TimeProvider.System).ConfigureAwait(false);
+                await EngineLoad.OpenAsync(client, workload, Plenty, TimeProvider.System, cancellationToken).ConfigureAwait(false);
             }
 
             result = await measure(server, workload).ConfigureAwait(false);

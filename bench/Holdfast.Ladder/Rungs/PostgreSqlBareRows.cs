@@ -24,7 +24,7 @@ internal sealed class PostgreSqlBareRows(BenchDatabase database, RungOptions opt
         var store = await database.OpenAsync(PostgreSqlTransactions.Call).ConfigureAwait(false);
         await using (store.ConfigureAwait(false))
         {
-            await EngineLoad.OpenAsync(store.Engine, _workload, Opening, TimeProvider.System).ConfigureAwait(false);
+            await EngineLoad.OpenAsync(store.Engine, _workload, Opening, TimeProvider.System, cancellationToken).ConfigureAwait(false);
             var used = Environment.CpuUsage.TotalTime;
             var (rows, elapsed) = await RunAsync(store.Options, cancellationToken).ConfigureAwait(false);
             var each = (Environment.CpuUsage.TotalTime - used).TotalMicroseconds / _count;

@@ -60,7 +60,7 @@ internal static class PostgreSqlProcesses
         await using (store.ConfigureAwait(false))
         {
             var workload = Workload.Of(workloadName, RunName.New(TimeProvider.System), seed: 1);
-            await EngineLoad.OpenAsync(store.Engine, workload, Plenty, TimeProvider.System).ConfigureAwait(false);
+            await EngineLoad.OpenAsync(store.Engine, workload, Plenty, TimeProvider.System, cancellationToken).ConfigureAwait(false);
             var deadlocks = await DeadlocksAsync(database).ConfigureAwait(false);
             var order = new SellOrder(database.ConnectionString, store.Options.Schema, workloadName, workload.Run, 0, options.Load.Callers, options.Load.WarmUp, options.Load.Duration);
             var sold = await SellTogetherAsync([.. Enumerable.Range(0, processes).Select(i => order with { Process = i })], cancellationToken).ConfigureAwait(false);

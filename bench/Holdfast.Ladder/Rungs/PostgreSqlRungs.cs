@@ -1,3 +1,5 @@
+using Holdfast.Cli.Bench;
+
 namespace Holdfast.Ladder.Rungs;
 
 /// <summary>PostgreSQL, every commit flushed to disk: group commit against a transaction a command, and against rows without logic.</summary>

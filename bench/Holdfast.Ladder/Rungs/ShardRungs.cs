@@ -111,7 +111,7 @@ internal static class ShardRungs
         await using (engine.ConfigureAwait(false))
         {
             var workload = Workload.Of(workloadName, run, seed: 1);
-            await EngineLoad.OpenAsync(engine, workload, 1_000_000_000, TimeProvider.System).ConfigureAwait(false);
+            await EngineLoad.OpenAsync(engine, workload, 1_000_000_000, TimeProvider.System, cancellationToken).ConfigureAwait(false);
             var result = await LoadGenerator.RunAsync(options.Load, EngineLoad.Callers(engine, workload), TimeProvider.System, cancellationToken: cancellationToken).ConfigureAwait(false);
             return EngineMeasure.Describe(result, await LoadAudit.RunAsync(options.Terminal, engine, workload, result, cancellationToken).ConfigureAwait(false));
         }

@@ -1,4 +1,5 @@
 using System.Reflection;
+using Holdfast.Cli.Bench;
 using Npgsql;
 
 namespace Holdfast.Ladder.Rungs;
@@ -47,7 +48,7 @@ internal static class SideBySide
 
     private static List<Row> Rows(BenchDatabase database, int seconds, RungOptions options)
     {
-        var rows = s_clients.Select(clients => new Row("pgbench", clients, token => PgBench.RunAsync(database, clients, seconds, token))).ToList();
+        var rows = s_clients.Select(clients => new Row("pgbench", clients, token => PgBench.RunAsync(database.Server, clients, seconds, token))).ToList();
         foreach (var (scheme, transactions) in ((string, PostgreSqlTransactions)[])[("database", PostgreSqlTransactions.Command), ("batched", PostgreSqlTransactions.Call)])
         {
             rows.AddRange(s_clients.Append(ManyCallers).Select(callers => new Row(scheme, callers, token =>

@@ -66,7 +66,7 @@ internal static class SqliteRungs
         await using (empty.ConfigureAwait(false))
         {
             // The engine makes the file, so that the rows go into the very same tables and indexes.
-            await EngineLoad.OpenAsync(empty, workload, opening, TimeProvider.System).ConfigureAwait(false);
+            await EngineLoad.OpenAsync(empty, workload, opening, TimeProvider.System, cancellationToken).ConfigureAwait(false);
         }
 
         var processorTime = Environment.CpuUsage.TotalTime;

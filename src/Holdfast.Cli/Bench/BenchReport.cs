@@ -21,6 +21,8 @@ internal sealed record BenchReport
 
     public double? RefusedPerSecond { get; init; }
 
+    public required long Repeated { get; init; }
+
     public required long Unknown { get; init; }
 
     public double? P50Ms { get; init; }
@@ -49,6 +51,7 @@ internal sealed record BenchReport
             Seconds = Math.Round(result.Duration.TotalSeconds, 3),
             Accepted = result.Accepted,
             Refused = result.Refused,
+            Repeated = result.Repeated,
             Unknown = result.Unknown,
             Durability = durability,
             Audit = audit,

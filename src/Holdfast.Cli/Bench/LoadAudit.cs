@@ -9,24 +9,38 @@ internal static class LoadAudit
         RunAsync(terminal, engine, workload, result.AllAccepted, result.AllUnknown, cancellationToken);
 
     /// <summary>The same for a run of several processes, from their counts.</summary>
-    public static async Task<string> RunAsync(Terminal terminal, IStockEngine engine, Workload workload, long accepted, long unknown, CancellationToken cancellationToken)
+    public static Task<string> RunAsync(Terminal terminal, IStockEngine engine, Workload workload, long accepted, long unknown, CancellationToken cancellationToken) =>
+        RunAsync(terminal, engine, [new(workload.Run, accepted, unknown)], cancellationToken);
+
+    /// <summary>The same for several runs on one store, in one pass.</summary>
+    public static async Task<string> RunAsync(Terminal terminal, IStockEngine engine, IReadOnlyList<LoadCount> runs, CancellationToken cancellationToken)
     {
         var counted = await terminal.WithProgressAsync("count", 0, async progress =>
         {
-            long operations = 0;
+            var operations = new long[runs.Count];
+            var all = 0L;
             await foreach (var operation in engine.ListOperationsAsync(new(), cancellationToken).ConfigureAwait(false))
             {
-                if (operation.Verb == StockVerb.Deduct && operation.Id.StartsWith(workload.Run, StringComparison.Ordinal))
+                for (var i = 0; operation.Verb == StockVerb.Deduct && i < operations.Length; i++)
                 {
-                    progress(++operations);
+                    if (operation.Id.StartsWith(runs[i].Run, StringComparison.Ordinal))
+                    {
+                        operations[i]++;
+                        progress(++all);
+                        break;
+                    }
                 }
             }
 
             return operations;
         }).ConfigureAwait(false);
-        if (counted < accepted || counted > accepted + unknown)
+        for (var i = 0; i < counted.Length; i++)
         {
-            return $"fail: {accepted} deductions were acknowledged and {unknown} are unknown, but the ledger has {counted}";
+            var (_, accepted, unknown) = runs[i];
+            if (counted[i] < accepted || counted[i] > accepted + unknown)
+            {
+                return $"fail: {accepted} deductions were acknowledged and {unknown} are unknown, but the ledger has {counted[i]}";
+            }
         }
 
         return await LedgerAsync(terminal, engine, cancellationToken).ConfigureAwait(false);
@@ -40,3 +54,9 @@ internal static class LoadAudit
         return report.Passed ? "pass" : $"fail: {report.FirstDifference}";
     }
 }
+
+/// <summary>What a run says that it did.</summary>
+/// <param name="Run">What its ids begin with.</param>
+/// <param name="Accepted">Deductions that were acknowledged.</param>
+/// <param name="Unknown">Those without a verdict.</param>
+internal readonly record struct LoadCount(string Run, long Accepted, long Unknown);

@@ -11,6 +11,9 @@ internal enum LoadAnswer
 
     /// <summary>No verdict: busy, in doubt, or still pending.</summary>
     Unknown,
+
+    /// <summary>The same order as before, answered as before.</summary>
+    Repeated,
 }
 
 /// <summary>How a load is put on.</summary>
@@ -33,6 +36,9 @@ internal sealed class LoadResult
 
     public required long Unknown { get; init; }
 
+    /// <summary>Orders sent once more and answered as before.</summary>
+    public required long Repeated { get; init; }
+
     /// <summary>The measured time.</summary>
     public required TimeSpan Duration { get; init; }
 
@@ -54,6 +60,9 @@ internal sealed class LoadResult
     public double AcceptedPerSecond => Accepted / Duration.TotalSeconds;
 
     public double RefusedPerSecond => Refused / Duration.TotalSeconds;
+
+    /// <summary>Everything that was answered with a verdict, per second.</summary>
+    public double AnsweredPerSecond => (Accepted + Refused + Repeated) / Duration.TotalSeconds;
 }
 
 /// <summary>Callers that ask and measure. The same for every engine and every baseline, so that what it costs itself cancels out of a ratio.</summary>
@@ -147,6 +156,7 @@ internal static class LoadGenerator
                 Accepted = _tallies.Sum(t => t.Measured[(int)LoadAnswer.Accepted]),
                 Refused = _tallies.Sum(t => t.Measured[(int)LoadAnswer.Refused]),
                 Unknown = _tallies.Sum(t => t.Measured[(int)LoadAnswer.Unknown]),
+                Repeated = _tallies.Sum(t => t.Measured[(int)LoadAnswer.Repeated]),
                 Duration = stopped < load.Duration ? TimeSpan.FromTicks(Math.Max(1, stopped.Ticks)) : load.Duration,
                 Latency = _latency,
                 AllAccepted = _tallies.Sum(t => t.All[(int)LoadAnswer.Accepted]),
@@ -213,8 +223,8 @@ internal static class LoadGenerator
     /// <summary>The counts of one caller, which only that caller writes.</summary>
     private sealed class Tally
     {
-        public long[] Measured { get; } = new long[3];
+        public long[] Measured { get; } = new long[4];
 
-        public long[] All { get; } = new long[3];
+        public long[] All { get; } = new long[4];
     }
 }

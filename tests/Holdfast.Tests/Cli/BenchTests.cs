@@ -15,7 +15,7 @@ public class BenchTests
         run.ExitCode.ShouldBe(0, run.Error);
         run.Json.EnumerateObject().Select(property => property.Name).ShouldBe(
         [
-            "scheme", "workload", "callers", "seconds", "accepted", "acceptedPerSecond", "refused", "refusedPerSecond", "unknown",
+            "scheme", "workload", "callers", "seconds", "accepted", "acceptedPerSecond", "refused", "refusedPerSecond", "repeated", "unknown",
             "p50Ms", "p99Ms", "p999Ms", "maxMs", "durability", "audit",
         ]);
         run.Json.GetProperty("accepted").GetInt64().ShouldBePositive();

@@ -52,7 +52,7 @@ public static class SharedPostgreSql
     }
 
     /// <summary>What needs more of a server than a schema is left out where one is given, and says so.</summary>
-    private static void SkipWhereGiven()
+    public static void SkipWhereGiven()
     {
         if (Given is not null)
         {

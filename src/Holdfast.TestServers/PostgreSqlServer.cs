@@ -17,6 +17,12 @@ public sealed class PostgreSqlServer : IAsyncDisposable
     private readonly string _folder;
     private readonly List<string> _settings;
 
+    /// <summary>
+    /// What an ordinary small server is set to, for measurements. Old log files are kept for use again, as on a server that has run
+    /// for an hour, and no checkpoint by time falls into one side of a pair.
+    /// </summary>
+    public static IReadOnlyList<string> MeasuredSettings { get; } = ["shared_buffers=512MB", "min_wal_size=2GB", "max_wal_size=4GB", "checkpoint_timeout=1h"];
+
     private PostgreSqlServer(string folder, int port, List<string> settings)
     {
         _folder = folder;
@@ -24,8 +30,10 @@ public sealed class PostgreSqlServer : IAsyncDisposable
         _settings = settings;
     }
 
+    /// <summary>Where it listens, on 127.0.0.1.</summary>
     public int Port { get; }
 
+    /// <summary>Where its files are.</summary>
     public string DataFolder => Path.Combine(_folder, "data");
 
     /// <summary>How the superuser connects. The password is not asked for; it is there to be looked for where it must not be.</summary>
@@ -122,6 +130,14 @@ public sealed class PostgreSqlServer : IAsyncDisposable
         return await command.ExecuteScalarAsync();
     }
 
+    /// <summary>Version and settings of durability, as the server says them.</summary>
+    public async Task<string> DescribeAsync() => (string)(await RunSqlAsync(
+        """
+        SELECT 'PostgreSQL ' || current_setting('server_version') || ': ' || string_agg(name || '=' || current_setting(name), ', ' ORDER BY name)
+        FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'wal_sync_method', 'shared_buffers', 'max_wal_size', 'min_wal_size', 'checkpoint_timeout', 'autovacuum')
+        """))!;
+
+    /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
         if (File.Exists(Path.Combine(DataFolder, "postmaster.pid")))

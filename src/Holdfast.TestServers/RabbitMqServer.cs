@@ -27,6 +27,7 @@ public sealed class RabbitMqServer : IAsyncDisposable
         _epmdPort = RedisServer.FreePort();
     }
 
+    /// <summary>Where it listens, on 127.0.0.1.</summary>
     public int Port { get; }
 
     /// <summary>How a client connects. The broker lets this user in from the loopback only.</summary>
@@ -113,6 +114,7 @@ public sealed class RabbitMqServer : IAsyncDisposable
     /// <summary>Stops the process where it stands (SIGSTOP), or lets it go on.</summary>
     public Task PauseAsync(bool paused) => RunAsync("kill", paused ? "-STOP" : "-CONT", "--", string.Create(CultureInfo.InvariantCulture, $"-{_process!.Id}"));
 
+    /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
         await KillAsync();

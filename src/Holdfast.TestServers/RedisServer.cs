@@ -24,6 +24,7 @@ public sealed class RedisServer : IAsyncDisposable
         _settings = settings;
     }
 
+    /// <summary>Where it listens, on 127.0.0.1.</summary>
     public int Port { get; }
 
     /// <summary>Where its files are: the append-only files below <c>appendonlydir</c>, and <c>dump.rdb</c>.</summary>
@@ -116,6 +117,7 @@ public sealed class RedisServer : IAsyncDisposable
     /// <summary>Runs one command by redis-cli and returns its answer as text; an error is part of the text.</summary>
     public Task<string> CliAsync(params string[] command) => RunAsync(Binary("redis-cli"), ["-h", "127.0.0.1", "-p", Port.ToString(CultureInfo.InvariantCulture), .. command]);
 
+    /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
         await KillAsync();

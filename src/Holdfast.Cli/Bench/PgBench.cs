@@ -3,7 +3,7 @@ using System.Globalization;
 using System.Text.RegularExpressions;
 using Holdfast.TestServers;
 
-namespace Holdfast.Ladder.Rungs;
+namespace Holdfast.Cli.Bench;
 
 /// <summary>
 /// The article's transaction without any Holdfast, put on by PostgreSQL's own load generator: take units where enough are
@@ -25,9 +25,9 @@ internal static partial class PgBench
     public static async Task<string> VersionAsync() => (await RunAsync(CancellationToken.None, "--version").ConfigureAwait(false)).Trim();
 
     /// <summary>Runs it on one hot SKU for whole seconds; afterwards the units and the ledger rows are counted against what it says it did.</summary>
-    public static async Task<Measured> RunAsync(BenchDatabase database, int clients, int seconds, CancellationToken cancellationToken)
+    public static async Task<Measured> RunAsync(PostgreSqlServer server, int clients, int seconds, CancellationToken cancellationToken)
     {
-        await database.RunSqlAsync(
+        await server.RunSqlAsync(
             $"""
             DROP SCHEMA IF EXISTS article CASCADE;
             CREATE SCHEMA article;
@@ -36,19 +36,27 @@ internal static partial class PgBench
             CREATE TABLE article.flow(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id text NOT NULL, sku text NOT NULL, quantity bigint NOT NULL, at timestamptz NOT NULL DEFAULT now());
             INSERT INTO article.stock VALUES ('85123A', {Opening})
             """).ConfigureAwait(false);
-        await database.RunSqlAsync("CHECKPOINT").ConfigureAwait(false);
-        using var scratch = new Scratch();
-        var script = scratch.File("article.sql");
-        await File.WriteAllTextAsync(script, Transaction, cancellationToken).ConfigureAwait(false);
-        var said = await RunAsync(
-            cancellationToken,
-            "-h", "127.0.0.1", "-p", Text(database.Port), "-U", "postgres", "-n", "-M", "prepared", "-f", script, "-c", Text(clients), "-j", Text(Math.Min(clients, 2)), "-T", Text(seconds), "postgres").ConfigureAwait(false);
+        await server.RunSqlAsync("CHECKPOINT").ConfigureAwait(false);
+        var script = Path.GetTempFileName();
+        string said;
+        try
+        {
+            await File.WriteAllTextAsync(script, Transaction, cancellationToken).ConfigureAwait(false);
+            said = await RunAsync(
+                cancellationToken,
+                "-h", "127.0.0.1", "-p", Text(server.Port), "-U", "postgres", "-n", "-M", "prepared", "-f", script, "-c", Text(clients), "-j", Text(Math.Min(clients, 2)), "-T", Text(seconds), "postgres").ConfigureAwait(false);
+        }
+        finally
+        {
+            File.Delete(script);
+        }
+
         var done = long.Parse(Find(Processed(), said), CultureInfo.InvariantCulture);
         var perSecond = double.Parse(Find(Rate(), said), CultureInfo.InvariantCulture);
         var latency = Find(Latency(), said);
-        var sold = Opening - (long)(await database.RunSqlAsync("SELECT available FROM article.stock").ConfigureAwait(false))!;
-        var rows = (long)(await database.RunSqlAsync("SELECT count(*) FROM article.flow").ConfigureAwait(false))!;
-        await database.RunSqlAsync("DROP SCHEMA article CASCADE").ConfigureAwait(false);
+        var sold = Opening - (long)(await server.RunSqlAsync("SELECT available FROM article.stock").ConfigureAwait(false))!;
+        var rows = (long)(await server.RunSqlAsync("SELECT count(*) FROM article.flow").ConfigureAwait(false))!;
+        await server.RunSqlAsync("DROP SCHEMA article CASCADE").ConfigureAwait(false);
         return new(perSecond, $"{done:#,##0} transactions in {seconds} s, {latency} ms on average", sold == rows && rows == done ? "pass" : $"fail: {done} transactions, {sold} units sold, {rows} ledger rows");
     }
 

@@ -9,6 +9,7 @@ public sealed class RedisCluster : IAsyncDisposable
 
     private RedisCluster(IReadOnlyList<RedisServer> nodes) => Nodes = nodes;
 
+    /// <summary>Its nodes; each has a third of the slots.</summary>
     public IReadOnlyList<RedisServer> Nodes { get; }
 
     /// <summary>How a client connects: every node, with commas between.</summary>
@@ -59,6 +60,7 @@ public sealed class RedisCluster : IAsyncDisposable
         }
     }
 
+    /// <inheritdoc/>
     public async ValueTask DisposeAsync()
     {
         foreach (var node in Nodes)

@@ -1,9 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
-using Holdfast.Cli.Bench;
 using Holdfast.TestServers;
 
-namespace Holdfast.Ladder.Rungs;
+namespace Holdfast.Cli.Bench;
 
 /// <summary>redis-benchmark as the other side of a pair: 50 connections, 16 calls in the pipe of each, the way Redis's own figures are made.</summary>
 internal static class RedisBenchmark
