@@ -32,7 +32,7 @@ internal sealed class ShardReads(IStockEngine[] shards, SlotMap map, ShardCalls 
     public async ValueTask<OperationView?> GetOperationAsync(string id, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(id);
-        var views = await calls.FindEverywhereAsync(id, cancellationToken).ConfigureAwait(false);
+        var views = await FindEverywhereAsync(id, cancellationToken).ConfigureAwait(false);
         if (calls.Options.Recovery && Array.Exists(views, view => view is { Cart: not null, State: OperationState.Expired, EndedAt: not null }))
         {
             // A shard releases its part of a reservation when somebody meets it there. Who sees one part released sees all.
@@ -40,12 +40,26 @@ internal sealed class ShardReads(IStockEngine[] shards, SlotMap map, ShardCalls 
             if (due.Length > 0)
             {
                 await ShardCalls.AllAsync(due.Length, i => calls.ExecuteAsync(due[i], StockCommand.Abandon(id))).ConfigureAwait(false);
-                views = await calls.FindEverywhereAsync(id, cancellationToken).ConfigureAwait(false);
+                views = await FindEverywhereAsync(id, cancellationToken).ConfigureAwait(false);
             }
         }
 
         return Whole(views);
     }
+
+    /// <summary>What every shard knows of an id, by shard.</summary>
+    private async ValueTask<OperationView?[]> FindEverywhereAsync(string id, CancellationToken cancellationToken)
+    {
+        var views = await calls.FindEverywhereAsync(id, cancellationToken).ConfigureAwait(false);
+        return IsTorn(views) ? await calls.FindEverywhereAsync(id, cancellationToken).ConfigureAwait(false) : views;
+    }
+
+    /// <summary>
+    /// Whether a part of a cart was looked for before it was prepared there, and its home after it was decided: what looks whole would
+    /// lack lines. Before a home is decided all parts are prepared, so a second look finds them.
+    /// </summary>
+    private static bool IsTorn(OperationView?[] views) =>
+        Array.Exists(views, view => view is { Cart: { } cart } && cart.Shards.Any(shard => views[shard] is null));
 
     public async IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix, string? after, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
