@@ -52,8 +52,9 @@ internal static partial class PgBench
         }
 
         var done = long.Parse(Find(Processed(), said), CultureInfo.InvariantCulture);
-        var perSecond = double.Parse(Find(Rate(), said), CultureInfo.InvariantCulture);
-        var latency = Find(Latency(), said);
+
+        // Where it got nothing done, it says nothing of how fast.
+        var (perSecond, latency) = done == 0 ? (0, "no") : (double.Parse(Find(Rate(), said), CultureInfo.InvariantCulture), Find(Latency(), said));
         var sold = Opening - (long)(await server.RunSqlAsync("SELECT available FROM article.stock").ConfigureAwait(false))!;
         var rows = (long)(await server.RunSqlAsync("SELECT count(*) FROM article.flow").ConfigureAwait(false))!;
         await server.RunSqlAsync("DROP SCHEMA article CASCADE").ConfigureAwait(false);

@@ -57,7 +57,8 @@ public sealed class CompareTests : IDisposable
         run.ExitCode.ShouldBe(0, run.Error);
         run.Json.GetProperty("servers").EnumerateArray().Select(server => server.GetString()!.Split(' ')[0]).ShouldBe(["PostgreSQL", "Redis"]);
         run.Json.GetProperty("rows").EnumerateArray().ShouldAllBe(row => row.GetProperty("cells")[0].GetProperty("closed").GetProperty("refusedPerSecond").GetDouble() > 0);
-        run.Json.GetProperty("baselines").EnumerateArray().ShouldAllBe(baseline => baseline.GetProperty("audit").GetString() == "pass" && baseline.GetProperty("perSecond").GetDouble() > 0);
+        run.Json.GetProperty("baselines").GetArrayLength().ShouldBe(3);
+        run.Json.GetProperty("baselines").EnumerateArray().ShouldAllBe(baseline => baseline.GetProperty("audit").GetString() == "pass");
     }
 
     [Theory]
