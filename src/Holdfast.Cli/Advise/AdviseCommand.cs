@@ -24,8 +24,8 @@ internal static class AdviseCommand
         {
             Description = $"What loss is tolerable: {string.Join("; ", knowledge.Losses.Select(each => $"{each.Name} ({each.Meaning})"))}. Default none.",
             HelpName = string.Join('|', knowledge.Losses.Select(each => each.Name)),
+            CustomParser = result => ParseLoss(result, knowledge),
         };
-        loss.AcceptOnlyFromAmong([.. knowledge.Losses.Select(each => each.Name)]);
         var servers = new Option<string[]?>("--servers")
         {
             Description = $"The servers that there are, with commas between: {string.Join(", ", s_servers)}; or none, the default.",
@@ -170,6 +170,17 @@ internal static class AdviseCommand
             return value;
         },
     };
+
+    private static string ParseLoss(ArgumentResult result, Knowledge knowledge)
+    {
+        var value = result.Tokens[0].Value;
+        if (!knowledge.Losses.Any(each => each.Name == value))
+        {
+            result.AddError($"--loss '{value}' is not known; known are: {string.Join(", ", knowledge.Losses.Select(each => each.Name))}.");
+        }
+
+        return value;
+    }
 
     private static string[] ParseServers(ArgumentResult result)
     {

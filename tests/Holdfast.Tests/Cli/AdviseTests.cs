@@ -84,7 +84,7 @@ public sealed class AdviseTests
     [InlineData("--hottest '120' must be a number from 0 to 100.", "--peak", "1", "--hottest", "120")]
     [InlineData("--servers 'mysql' is not known; known are: postgres, standby, redis, rabbitmq, or none.", "--peak", "1", "--servers", "mysql")]
     [InlineData("name postgres too", "--peak", "1", "--servers", "standby")]
-    [InlineData("--loss", "--peak", "1", "--loss", "some")]
+    [InlineData("--loss 'some' is not known; known are: none, window, all.", "--peak", "1", "--loss", "some")]
     [InlineData("--measured 'nowhere.json' can't be used", "--peak", "1", "--measured", "nowhere.json")]
     public async Task Bad_input_is_explained(string complaint, params string[] options)
     {

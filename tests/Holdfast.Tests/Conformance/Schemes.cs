@@ -27,22 +27,22 @@ public static class Schemes
 
         new("redis", async start => new GroupCommit(await SharedRedis.OpenAsync(start), new() { MaxConcurrentBatches = 8 })),
         new("redis-cluster", async start => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 })),
-        new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
+        new("cached", start => SharedGate.OpenAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))) { IsSlowToOpen = true },
 
-        new("database-precheck", start => SharedGate.OpenAsync(start, Sqlite(start, SqliteTransactionScope.Command, SqliteSynchronous.Normal))),
+        new("database-precheck", start => SharedGate.OpenAsync(start, Sqlite(start, SqliteTransactionScope.Command, SqliteSynchronous.Normal))) { IsSlowToOpen = true },
         new("cached-gate", start => SharedGate.OpenSettledAsync(start, new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Full)))),
         new("postgres-cached-gate", async start => await SharedGate.OpenAsync(start, new GroupCommit(await PostgreSqlEngine.OpenAsync((await SharedPostgreSql.NewStoreAsync(start)) with { TestClock = null })), GateAcknowledgement.Gate)) { FollowsRealClock = true, IsSlowToOpen = true },
         new("sharded-memory", start => ShardedAsync(4, _ => new(new GroupCommit(new MemoryEngine(start.Clock))))),
         new("sharded-sqlite", start => ShardedAsync(3, shard => new(new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Normal, $"shard-{shard}.db"))))),
         new("sharded-postgres", start => ShardedAsync(4, async shard => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call, shard)))) { IsSlowToOpen = true },
-        new("sharded-redis-cluster", start => ShardedAsync(3, async _ => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 }))),
+        new("sharded-redis-cluster", start => ShardedAsync(3, async _ => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 }))) { IsSlowToOpen = true },
         .. QueuedSchemes.Transports.Keys.Select(QueuedSchemes.Awaited),
 
         new("postgres-batched", async start => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call), new() { MaxConcurrentBatches = 2 })),
 
-        new("postgres-database", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Command)),
-        new("postgres-database-version", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Version)),
-        new("postgres-replica", SharedPostgreSql.OpenReplicaAsync),
+        new("postgres-database", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Command)) { IsSlowToOpen = true },
+        new("postgres-database-version", start => SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Version)) { IsSlowToOpen = true },
+        new("postgres-replica", SharedPostgreSql.OpenReplicaAsync) { IsSlowToOpen = true },
     ];
 
     /// <summary>Each scheme's name, for theories.</summary>

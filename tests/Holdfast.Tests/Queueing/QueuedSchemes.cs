@@ -28,7 +28,10 @@ public static class QueuedSchemes
         var queue = parts.Open(new() { TargetPatience = TimeSpan.Zero });
         queue.Start();
         return new AwaitedVerdicts(queue);
-    });
+    })
+    {
+        IsSlowToOpen = transport == "postgres",
+    };
 
     private static Task<QueueParts> OnMemoryAsync(SchemeStart start, int queues)
     {
