@@ -34,7 +34,7 @@ public static class Schemes
         new("postgres-cached-gate", async start => await SharedGate.OpenAsync(start, new GroupCommit(await PostgreSqlEngine.OpenAsync((await SharedPostgreSql.NewStoreAsync(start)) with { TestClock = null })), GateAcknowledgement.Gate)) { FollowsRealClock = true, IsSlowToOpen = true },
         new("sharded-memory", start => ShardedAsync(4, _ => new(new GroupCommit(new MemoryEngine(start.Clock))))),
         new("sharded-sqlite", start => ShardedAsync(3, shard => new(new GroupCommit(Sqlite(start, SqliteTransactionScope.Call, SqliteSynchronous.Normal, $"shard-{shard}.db"))))),
-        new("sharded-postgres", start => ShardedAsync(4, async shard => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call, shard)))) { IsSlowToOpen = true },
+        new("sharded-postgres", start => ShardedAsync(4, async shard => new GroupCommit(await SharedPostgreSql.OpenAsync(start, PostgreSqlTransactions.Call, shard)))) { IsSlowToOpen = true, IsSlow = true },
         new("sharded-redis-cluster", start => ShardedAsync(3, async _ => new GroupCommit(await SharedRedis.OpenOnClusterAsync(start), new() { MaxConcurrentBatches = 8 }))) { IsSlowToOpen = true },
         .. QueuedSchemes.Transports.Keys.Select(QueuedSchemes.Awaited),
 
@@ -109,6 +109,9 @@ public sealed class Scheme
 
     /// <summary>Whether opening a store takes so long that a store a case would be most of the whole run.</summary>
     public bool IsSlowToOpen { get; init; }
+
+    /// <summary>Whether a command takes so long that random ones are tried half as many.</summary>
+    public bool IsSlow { get; init; }
 
     /// <summary>Opens an empty store; disposing it removes everything.</summary>
     public async Task<OpenScheme> OpenAsync()

@@ -25,7 +25,7 @@ public sealed class DifferentialTests(ITestOutputHelper output)
 
         await using var probe = await scheme.OpenAsync();
         var hasGlobalIds = probe.Engine.Traits.HasFlag(StockTraits.GlobalIds);
-        foreach (var seed in TheSeeds(scheme.IsSlowToOpen ? Seeds / 2 : Seeds))
+        foreach (var seed in TheSeeds(scheme.IsSlow ? Seeds / 2 : Seeds))
         {
             var report = await DifferentialTest.RunAsync(
                 async clock => await scheme.OpenEngineAsync(clock), seed, new() { Commands = 1_500, BatchesBetweenReads = 60, IsOneStore = hasGlobalIds }, TestContext.Current.CancellationToken);
