@@ -1,12 +1,9 @@
 using System.Globalization;
-using System.Text;
-using System.Threading.Channels;
 using Holdfast.Queueing;
 using Holdfast.RabbitMQ;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using RabbitMQ.Client;
-using RabbitMQ.Client.Events;
 using RabbitMQ.Client.Exceptions;
 
 namespace Holdfast;
@@ -16,7 +13,7 @@ namespace Holdfast;
 /// mandatory and confirmed publishes; bounded by refusing, never by dropping; one consumer a queue at a time, so that an
 /// order's verbs stay in order. Any number of processes. A lost connection is made anew; what was not settled comes again. Thread-safe.
 /// </summary>
-public sealed class RabbitMqTransport : ICommandTransport
+public sealed partial class RabbitMqTransport : ICommandTransport
 {
     private const string ReasonHeader = "holdfast-reason";
     private const string QueueHeader = "holdfast-queue";
@@ -286,54 +283,6 @@ public sealed class RabbitMqTransport : ICommandTransport
         }
     }
 
-    /// <inheritdoc/>
-    public ValueTask<IReadOnlyList<DeadLetter>> PeekDeadAsync(int most, CancellationToken cancellationToken = default) => WithDeadAsync<IReadOnlyList<DeadLetter>>(
-        async channel =>
-        {
-            // Got and not acknowledged: they go back when the channel closes.
-            var letters = new List<DeadLetter>();
-            while (letters.Count < most && await channel.BasicGetAsync(_dead, autoAck: false, cancellationToken).ConfigureAwait(false) is { } got)
-            {
-                letters.Add(LetterOf(got));
-            }
-
-            return letters;
-        },
-        cancellationToken);
-
-    /// <inheritdoc/>
-    public ValueTask<SendStatus> RequeueDeadAsync(string letter, QueueMessage message, CancellationToken cancellationToken = default) => WithDeadAsync(
-        async channel =>
-        {
-            if (await FindDeadAsync(channel, letter, cancellationToken).ConfigureAwait(false) is not { } tag)
-            {
-                return SendStatus.None;
-            }
-
-            var status = (await SendAsync([message], cancellationToken).ConfigureAwait(false))[0];
-            if (status == SendStatus.Accepted)
-            {
-                await channel.BasicAckAsync(tag, multiple: false, cancellationToken).ConfigureAwait(false);
-            }
-
-            return status;
-        },
-        cancellationToken);
-
-    /// <inheritdoc/>
-    public ValueTask<bool> DropDeadAsync(string letter, CancellationToken cancellationToken = default) => WithDeadAsync(
-        async channel =>
-        {
-            if (await FindDeadAsync(channel, letter, cancellationToken).ConfigureAwait(false) is not { } tag)
-            {
-                return false;
-            }
-
-            await channel.BasicAckAsync(tag, multiple: false, cancellationToken).ConfigureAwait(false);
-            return true;
-        },
-        cancellationToken);
-
     /// <summary>Closes the connections. What was handed out and not settled goes back.</summary>
     public async ValueTask DisposeAsync()
     {
@@ -367,137 +316,6 @@ public sealed class RabbitMqTransport : ICommandTransport
 
     internal void Note(Exception e) => _logger.LogWarning(e, "{Location}: {Message}", Location, e.Message);
 
-    /// <summary>A new channel, on a connection that is made anew where it was lost; publishing ones are in confirm mode. Publishing and consuming are apart, since a broker that is short of memory stops reading from those who publish.</summary>
-    internal async ValueTask<IChannel> ChannelAsync(bool isPublishing, CancellationToken cancellationToken)
-    {
-        ObjectDisposedException.ThrowIf(Volatile.Read(ref _isClosed) == 1, this);
-        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        limit.CancelAfter(_options.ConnectTimeout);
-        IConnection connection;
-        await _connecting.WaitAsync(limit.Token).ConfigureAwait(false);
-        try
-        {
-            connection = isPublishing
-                ? _publishing = await ConnectAsync(_publishing, limit.Token).ConfigureAwait(false)
-                : _consuming = await ConnectAsync(_consuming, limit.Token).ConfigureAwait(false);
-            if (!_isDeclared)
-            {
-                // Before and not after: what is found missing meanwhile is not forgotten.
-                _isDeclared = true;
-                try
-                {
-                    await DeclareAsync(connection, limit.Token).ConfigureAwait(false);
-                }
-                catch
-                {
-                    ForgetQueues();
-                    throw;
-                }
-            }
-        }
-        finally
-        {
-            _connecting.Release();
-        }
-
-        var options = new CreateChannelOptions(publisherConfirmationsEnabled: isPublishing, publisherConfirmationTrackingEnabled: false);
-        return await connection.CreateChannelAsync(options, limit.Token).ConfigureAwait(false);
-    }
-
-    private async ValueTask<IConnection> ConnectAsync(IConnection? known, CancellationToken cancellationToken)
-    {
-        if (known is { IsOpen: true })
-        {
-            return known;
-        }
-
-        if (known is not null)
-        {
-            await CloseAsync(known).ConfigureAwait(false);
-        }
-
-        // A broker that comes back may have come back empty.
-        _isDeclared = false;
-        return await _factory.CreateConnectionAsync(cancellationToken).ConfigureAwait(false);
-    }
-
-    private async ValueTask DeclareAsync(IConnection connection, CancellationToken cancellationToken)
-    {
-        var channel = await connection.CreateChannelAsync(cancellationToken: cancellationToken).ConfigureAwait(false);
-        await using var disposing = channel.ConfigureAwait(false);
-        await channel.ExchangeDeclareAsync(_options.Name, ExchangeType.Direct, durable: true, autoDelete: false, cancellationToken: cancellationToken).ConfigureAwait(false);
-        await channel.ExchangeDeclareAsync(_later, ExchangeType.Fanout, durable: true, autoDelete: false, cancellationToken: cancellationToken).ConfigureAwait(false);
-        for (var queue = 0; queue < _queues.Length; queue++)
-        {
-            var arguments = Arguments((_options.MaxMessages + Queues - 1) / Queues);
-            arguments["x-single-active-consumer"] = true;
-            await channel.QueueDeclareAsync(QueueName(queue), durable: true, exclusive: false, autoDelete: false, arguments, cancellationToken: cancellationToken).ConfigureAwait(false);
-            await channel.QueueBindAsync(QueueName(queue), _options.Name, Key(queue), cancellationToken: cancellationToken).ConfigureAwait(false);
-        }
-
-        // What is put aside waits here until its time is over, and goes back to the queue that its routing key names. At
-        // least once: the broker keeps it until the queue has it.
-        var later = Arguments(_options.MaxMessages);
-        later["x-message-ttl"] = (long)_options.RetryDelay.TotalMilliseconds;
-        later["x-dead-letter-exchange"] = _options.Name;
-        later["x-dead-letter-strategy"] = "at-least-once";
-        await channel.QueueDeclareAsync(_later, durable: true, exclusive: false, autoDelete: false, later, cancellationToken: cancellationToken).ConfigureAwait(false);
-        await channel.QueueBindAsync(_later, _later, "", cancellationToken: cancellationToken).ConfigureAwait(false);
-        await channel.QueueDeclareAsync(_dead, durable: true, exclusive: false, autoDelete: false, Arguments(_options.MaxDeadLetters), cancellationToken: cancellationToken).ConfigureAwait(false);
-    }
-
-    private static Dictionary<string, object?> Arguments(long maxLength) => new(StringComparer.Ordinal)
-    {
-        ["x-queue-type"] = "quorum",
-        ["x-max-length"] = maxLength,
-
-        // Without it a full queue drops its oldest messages without a word.
-        ["x-overflow"] = "reject-publish",
-
-        // RabbitMQ 4 drops what was handed out more than 20 times where nothing is said: an order would be forgotten, and a
-        // dead letter be gone by being looked at. That there is no limit is said differently by 3 and by 4; a number as large
-        // as this is taken by both.
-        ["x-delivery-limit"] = int.MaxValue,
-    };
-
-    private async ValueTask<Reader> OpenReaderAsync(One one, int queue, CancellationToken cancellationToken)
-    {
-        var channel = await ChannelAsync(isPublishing: false, cancellationToken).ConfigureAwait(false);
-        try
-        {
-            var reader = new Reader(channel);
-            channel.ChannelShutdownAsync += (_, _) =>
-            {
-                reader.Arrived.Writer.TryComplete();
-                return Task.CompletedTask;
-            };
-            var consumer = new AsyncEventingBasicConsumer(channel);
-            consumer.ReceivedAsync += (_, e) =>
-            {
-                // The driver takes the body back when this returns.
-                reader.Arrived.Writer.TryWrite(new((long)e.DeliveryTag, e.Body.ToArray(), DeliveriesOf(e.BasicProperties)));
-                one.LastAcceptedAt = e.BasicProperties.Timestamp.UnixTime;
-                return Task.CompletedTask;
-            };
-
-            // Cancelled by the broker: the queue was deleted.
-            consumer.UnregisteredAsync += (_, _) =>
-            {
-                ForgetQueues();
-                reader.Arrived.Writer.TryComplete();
-                return Task.CompletedTask;
-            };
-            await channel.BasicQosAsync(0, (ushort)_options.Prefetch, global: false, cancellationToken).ConfigureAwait(false);
-            await channel.BasicConsumeAsync(QueueName(queue), autoAck: false, consumer, cancellationToken).ConfigureAwait(false);
-            return reader;
-        }
-        catch
-        {
-            await CloseAsync(channel).ConfigureAwait(false);
-            throw;
-        }
-    }
-
     private Outgoing Moved(int queue, QueueSettlement settlement)
     {
         if (settlement.Kind == SettlementKind.Later)
@@ -517,45 +335,6 @@ public sealed class RabbitMqTransport : ICommandTransport
             },
         };
         return new("", _dead, settlement.Delivery.Body, properties);
-    }
-
-    private static DeadLetter LetterOf(BasicGetResult got) => new()
-    {
-        Letter = got.BasicProperties.MessageId ?? "",
-        Queue = got.BasicProperties.Headers?.TryGetValue(QueueHeader, out var queue) == true && queue is int number ? number : 0,
-        Reason = got.BasicProperties.Headers?.TryGetValue(ReasonHeader, out var reason) == true && reason is byte[] text ? Encoding.UTF8.GetString(text) : "",
-        At = DateTimeOffset.FromUnixTimeSeconds(got.BasicProperties.Timestamp.UnixTime),
-        Body = got.Body.ToArray(),
-    };
-
-    private async ValueTask<ulong?> FindDeadAsync(IChannel channel, string letter, CancellationToken cancellationToken)
-    {
-        while (await channel.BasicGetAsync(_dead, autoAck: false, cancellationToken).ConfigureAwait(false) is { } got)
-        {
-            if (got.BasicProperties.MessageId == letter)
-            {
-                return got.DeliveryTag;
-            }
-        }
-
-        return null;
-    }
-
-    /// <summary>Works with dead letters on a channel of its own; what it got and did not acknowledge goes back when the channel closes.</summary>
-    private async ValueTask<T> WithDeadAsync<T>(Func<IChannel, Task<T>> work, CancellationToken cancellationToken)
-    {
-        try
-        {
-            var channel = await ChannelAsync(isPublishing: false, cancellationToken).ConfigureAwait(false);
-            await using var disposing = channel.ConfigureAwait(false);
-            var result = await work(channel).ConfigureAwait(false);
-            await channel.CloseAsync(cancellationToken).ConfigureAwait(false);
-            return result;
-        }
-        catch (Exception e) when (IsOfBroker(e) && e is not CommandTransportException && !cancellationToken.IsCancellationRequested)
-        {
-            throw Failed(e);
-        }
     }
 
     /// <summary>How often a message was handed out: quorum queues count the times it came back.</summary>
@@ -592,32 +371,6 @@ public sealed class RabbitMqTransport : ICommandTransport
             e);
     }
 
-    private static async ValueTask CloseAsync(IChannel channel)
-    {
-        try
-        {
-            await channel.AbortAsync(CancellationToken.None).ConfigureAwait(false);
-            await channel.DisposeAsync().ConfigureAwait(false);
-        }
-        catch (Exception e) when (IsOfBroker(e))
-        {
-            // It was to be closed, and is.
-        }
-    }
-
-    private static async ValueTask CloseAsync(IConnection connection)
-    {
-        try
-        {
-            await connection.AbortAsync().ConfigureAwait(false);
-            await connection.DisposeAsync().ConfigureAwait(false);
-        }
-        catch (Exception e) when (IsOfBroker(e))
-        {
-            // It was to be closed, and is.
-        }
-    }
-
     private sealed class One
     {
         public Reader? Reader;
@@ -635,13 +388,5 @@ public sealed class RabbitMqTransport : ICommandTransport
                 return last > EmptyAt ? last : EmptyAt;
             }
         }
-    }
-
-    /// <summary>A consumer's channel, and what has arrived on it: at most as many as the prefetch.</summary>
-    private sealed class Reader(IChannel channel)
-    {
-        public IChannel Channel { get; } = channel;
-
-        public Channel<QueueDelivery> Arrived { get; } = System.Threading.Channels.Channel.CreateUnbounded<QueueDelivery>(new() { SingleReader = true, SingleWriter = true });
     }
 }
