@@ -56,10 +56,16 @@ internal sealed class ShardReads(IStockEngine[] shards, SlotMap map, ShardCalls 
 
     /// <summary>
     /// Whether a part of a cart was looked for before it was prepared there, and its home after it was decided: what looks whole would
-    /// lack lines. Before a home is decided all parts are prepared, so a second look finds them.
+    /// lack lines. Before a home is decided all parts are prepared, so a second look finds them. Where the home was not decided yet,
+    /// nothing looks whole, and a second look could be the torn one.
     /// </summary>
-    private static bool IsTorn(OperationView?[] views) =>
-        Array.Exists(views, view => view is { Cart: { } cart } && cart.Shards.Any(shard => views[shard] is null));
+    private static bool IsTorn(OperationView?[] views) => Array.Exists(
+        views,
+        view => view is { Cart: { } cart }
+            && cart.Shards[^1] < views.Length
+            && views[cart.Home] is { State: not OperationState.Undecided, Cart: { } decided }
+            && decided.Attempt == cart.Attempt
+            && cart.Shards.Any(shard => views[shard] is null || (views[shard]!.Cart is { } other && other.Attempt != cart.Attempt)));
 
     public async IAsyncEnumerable<StockLevel> ListStockAsync(string? prefix, string? after, [EnumeratorCancellation] CancellationToken cancellationToken)
     {

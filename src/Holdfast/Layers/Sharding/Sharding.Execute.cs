@@ -158,7 +158,8 @@ public sealed partial class Sharding
             var places = new List<int>();
             for (var i = 0; i < results.Length; i++)
             {
-                if (results[i].IsUndecided || (places.Count > 0 && results[i].Status is >= StockStatus.UnknownTarget and <= StockStatus.Insufficient))
+                if ((results[i].IsUndecided || (places.Count > 0 && results[i].Status is >= StockStatus.UnknownTarget and <= StockStatus.Insufficient))
+                    && !IsOvertaken(commands, results, i))
                 {
                     places.Add(i);
                 }
@@ -186,6 +187,23 @@ public sealed partial class Sharding
         }
 
         return results;
+    }
+
+    /// <summary>
+    /// Whether what came later in the batch has changed one of a command's SKUs already: tried again it would stand behind that in
+    /// the ledger, against the order of the batch.
+    /// </summary>
+    private static bool IsOvertaken(IReadOnlyList<StockCommand> commands, StockResult[] results, int place)
+    {
+        for (var later = place + 1; later < results.Length; later++)
+        {
+            if (results[later].Status == StockStatus.Done && commands[later].Lines.Any(line => commands[place].Lines.Any(own => own.Sku == line.Sku)))
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 
     private static bool IsSettled(IReadOnlyList<StockCommand> commands, IReadOnlyList<StockResult> results)
